@@ -1,0 +1,352 @@
+/*
+ * librope: rotary position embeddings on the CPU (CUDA follows the same contract).
+ *
+ * The C ABI. Valid C11 and C++. docs/abi.md explains it; the rules in short:
+ *   - Every operation is  int32_t rope_<verb>(rope_<verb>_args* args, rope_error* error).  It returns a rope_status; on anything but
+ *     ROPE_OK the error record, if there is one, says what was expected and what came. Nothing has been written then (ROPE_FAULT: the bad
+ *     rows have not).
+ *   - Every block starts with `size`, the bytes the caller knows of. Fields beyond it take their default, which is always 0.
+ *   - A tensor is passed by the address of its descriptor and the generation the caller expects there.
+ *   - Sizes, strides and offsets are 64-bit; strides are in elements and never negative.
+ *   - No exception, signal, exit or print crosses this border; nothing is thread-local; any thread may call.
+ */
+#ifndef ROPE_H
+#define ROPE_H
+
+#include <stdint.h>
+
+#define ROPE_VERSION_MAJOR 0
+#define ROPE_VERSION_MINOR 1
+#define ROPE_VERSION_PATCH 0
+/* Raised with every change that an older caller would misread. */
+#define ROPE_ABI_VERSION 1
+
+#define ROPE_MAX_RANK 6
+/* Positions beyond +-2^38 are faults: the rounding of the 64-bit frequencies would show. */
+#define ROPE_MAX_POSITION (INT64_C(1) << 38)
+
+#if defined(__GNUC__)
+#define ROPE_API __attribute__((visibility("default")))
+#else
+#define ROPE_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum rope_status {
+  ROPE_OK = 0,
+  ROPE_ARGUMENT = 1,      /* a value, dtype, shape, stride or overlap that cannot be */
+  ROPE_DISPOSED = 2,      /* a tensor or handle that was released, or never was one */
+  ROPE_DEVICE = 3,        /* tensors of different devices, no such device */
+  ROPE_FAULT = 4,         /* an index or position in the data was out of range */
+  ROPE_OUT_OF_MEMORY = 5, /* the numbers are in the record */
+  ROPE_FATAL = 6,         /* the device failed and stays failed */
+  ROPE_INTERNAL = 7       /* a defect of librope */
+} rope_status;
+
+typedef enum rope_dtype {
+  ROPE_FLOAT64 = 0,
+  ROPE_FLOAT32 = 1,
+  ROPE_FLOAT16 = 2,
+  ROPE_BFLOAT16 = 3,
+  ROPE_FLOAT8_E4M3FN = 4,
+  ROPE_FLOAT8_E5M2 = 5,
+  ROPE_INT64 = 6,
+  ROPE_INT32 = 7,
+  ROPE_UINT8 = 8
+} rope_dtype;
+
+/* device = kind * 256 + index */
+typedef enum rope_device_kind { ROPE_CPU = 0, ROPE_CUDA = 1 } rope_device_kind;
+
+typedef enum rope_fault_code {
+  ROPE_FAULT_NONE = 0,
+  ROPE_FAULT_POSITION = 1, /* a position beyond +-limit, or an infinite one */
+  ROPE_FAULT_INDPTR = 2    /* indptr decreases, is negative or exceeds the number of tokens */
+} rope_fault_code;
+
+/* The first index that was out of range, and where it stood. */
+typedef struct rope_fault {
+  uint32_t code;    /* rope_fault_code */
+  uint32_t reserved;
+  int64_t request;  /* batch row or request */
+  int64_t index;    /* token, or entry of indptr */
+  int64_t value;    /* what stood there (an infinite position: the largest int64 of its sign) */
+  int64_t limit;    /* what it was compared with */
+} rope_fault;
+
+/* Filled by a call that fails. The texts are UTF-8, end in 0, and hold no address. */
+typedef struct rope_error {
+  uint32_t size;
+  int32_t status;
+  char operation[32];  /* "rope_rotate" */
+  char argument[32];   /* a field of the block, or "" */
+  char expected[160];
+  char actual[160];
+  char advice[256];    /* how to put it right, or "" */
+  rope_fault fault;    /* ROPE_FAULT */
+  uint64_t requested;  /* ROPE_OUT_OF_MEMORY: bytes asked for */
+  uint64_t available;  /* ROPE_OUT_OF_MEMORY: bytes the machine has */
+} rope_error;
+
+/* Where a tensor's elements lie. Convertible from and to DLPack's DLTensor. */
+typedef struct rope_tensor {
+  uint64_t data;                  /* address of element 0 */
+  int64_t shape[ROPE_MAX_RANK];
+  int64_t stride[ROPE_MAX_RANK];  /* elements, >= 0 */
+  uint8_t dtype;                  /* rope_dtype */
+  uint8_t rank;                   /* 0 to ROPE_MAX_RANK */
+  uint16_t device;
+  uint32_t generation;            /* changes when the descriptor is given to another tensor */
+  uint64_t extent;                /* bytes usable from data */
+} rope_tensor;
+
+/* A tensor argument. tensor = 0: absent. */
+typedef struct rope_tensor_ref {
+  uint64_t tensor;      /* address of the descriptor */
+  uint32_t generation;  /* must equal the descriptor's, else ROPE_DISPOSED */
+  uint32_t reserved;
+} rope_tensor_ref;
+
+/* ---- library ---------------------------------------------------------------------------------------------------------------- */
+
+/* ROPE_ABI_VERSION of the library. This symbol and the next never change. */
+ROPE_API int32_t rope_abi_version(void);
+/* major * 1000000 + minor * 1000 + patch */
+ROPE_API int32_t rope_version(void);
+/* Returns its argument: how JavaScript learns the address of an ArrayBuffer. */
+ROPE_API uint64_t rope_address(const void* memory);
+
+typedef struct rope_abi_args {
+  uint32_t size;
+  uint32_t reserved;
+  uint64_t text;      /* address of `capacity` bytes */
+  uint64_t capacity;
+  uint64_t length;    /* out: bytes of the whole text, also where it did not fit */
+} rope_abi_args;
+/* Writes the sizes and offsets of every struct of this header, as JSON. */
+ROPE_API int32_t rope_abi(rope_abi_args* args, rope_error* error);
+
+/* ---- realms: who owns streams, events, graphs, frequencies and memory ------------------------------------------------------- */
+
+typedef struct rope_realm_args {
+  uint32_t size;
+  uint32_t reserved;
+  uint64_t realm;  /* open: out. close: in */
+} rope_realm_args;
+/* Opens a realm on the calling thread. What is created with its handle is released when it is closed or, at the latest, when that thread
+ * ends. Realm 0 is the process: never closed. */
+ROPE_API int32_t rope_realm_open(rope_realm_args* args, rope_error* error);
+ROPE_API int32_t rope_realm_close(const rope_realm_args* args, rope_error* error);
+
+typedef struct rope_usage_args {
+  uint32_t size;
+  uint32_t reserved;
+  uint64_t handles;  /* out: live streams, events, graphs, frequencies and realms of the process */
+  uint64_t bytes;    /* out: live bytes of rope_memory_allocate, of the process */
+} rope_usage_args;
+ROPE_API int32_t rope_usage(rope_usage_args* args, rope_error* error);
+
+/* ---- devices, memory, streams, events, graphs ------------------------------------------------------------------------------- */
+
+typedef struct rope_device_info_args {
+  uint32_t size;
+  uint16_t device;        /* in */
+  uint16_t reserved;
+  uint64_t memory_bytes;  /* out */
+  uint32_t cores;         /* out: threads that large calls use */
+  uint32_t usable;        /* out: 0 or 1 */
+  char description[128];  /* out: "AMD EPYC ... (x86-64-v4)" */
+} rope_device_info_args;
+ROPE_API int32_t rope_device_info(rope_device_info_args* args, rope_error* error);
+
+typedef struct rope_memory_args {
+  uint32_t size;
+  uint16_t device;
+  uint16_t reserved;
+  uint64_t realm;
+  uint64_t bytes;    /* allocate: in */
+  uint64_t address;  /* allocate: out, aligned to 64 and zeroed. release: in */
+} rope_memory_args;
+ROPE_API int32_t rope_memory_allocate(rope_memory_args* args, rope_error* error);
+ROPE_API int32_t rope_memory_release(const rope_memory_args* args, rope_error* error);
+
+typedef struct rope_stream_args {
+  uint32_t size;
+  uint16_t device;  /* create: in */
+  uint16_t reserved;
+  uint64_t realm;   /* create: in */
+  uint64_t stream;  /* create: out. Else in; 0 is the default stream of `device` */
+} rope_stream_args;
+ROPE_API int32_t rope_stream_create(rope_stream_args* args, rope_error* error);
+ROPE_API int32_t rope_stream_destroy(const rope_stream_args* args, rope_error* error);
+/* Waits for everything queued on the stream. */
+ROPE_API int32_t rope_stream_synchronize(const rope_stream_args* args, rope_error* error);
+
+typedef struct rope_event_args {
+  uint32_t size;
+  uint16_t device;
+  uint16_t reserved;
+  uint64_t realm;    /* record: in */
+  uint64_t stream;   /* record, wait: in */
+  uint64_t event;    /* record: out. Else in */
+  uint64_t since;    /* elapsed: in, an earlier event */
+  double elapsed_ms; /* elapsed: out */
+} rope_event_args;
+/* A point in a stream's work. */
+ROPE_API int32_t rope_event_record(rope_event_args* args, rope_error* error);
+/* What is queued on `stream` from now on runs after the event. */
+ROPE_API int32_t rope_event_wait(const rope_event_args* args, rope_error* error);
+ROPE_API int32_t rope_event_synchronize(const rope_event_args* args, rope_error* error);
+ROPE_API int32_t rope_event_elapsed(rope_event_args* args, rope_error* error);
+ROPE_API int32_t rope_event_destroy(const rope_event_args* args, rope_error* error);
+
+typedef struct rope_graph_args {
+  uint32_t size;
+  uint16_t device;  /* begin: in */
+  uint16_t reserved;
+  uint64_t realm;   /* begin: in */
+  uint64_t stream;  /* begin: out, the stream that records. end, cancel: in. launch: in, where to run */
+  uint64_t graph;   /* end: out. launch, destroy: in */
+  uint64_t nodes;   /* end: out, operations recorded */
+} rope_graph_args;
+/* Operations queued on the new stream are checked and recorded, not run, until the recording ends. */
+ROPE_API int32_t rope_graph_begin(rope_graph_args* args, rope_error* error);
+ROPE_API int32_t rope_graph_end(rope_graph_args* args, rope_error* error);
+ROPE_API int32_t rope_graph_cancel(const rope_graph_args* args, rope_error* error);
+ROPE_API int32_t rope_graph_launch(const rope_graph_args* args, rope_error* error);
+ROPE_API int32_t rope_graph_destroy(const rope_graph_args* args, rope_error* error);
+
+/* ---- tensors ---------------------------------------------------------------------------------------------------------------- */
+
+typedef struct rope_copy_args {
+  uint32_t size;
+  uint32_t reserved;
+  uint64_t stream;
+  rope_tensor_ref source;
+  rope_tensor_ref target;  /* the same shape; any dtype, any strides; shares no element with source */
+} rope_copy_args;
+/* target = source, converted: floats round to nearest even, float8 saturates (infinities too), floats to integers truncate and saturate
+ * (NaN gives 0), integers saturate. */
+ROPE_API int32_t rope_copy(const rope_copy_args* args, rope_error* error);
+
+typedef enum rope_fill_kind {
+  ROPE_FILL_CONSTANT = 0, /* start */
+  ROPE_FILL_ARANGE = 1,   /* start + step * row-major index */
+  ROPE_FILL_NORMAL = 2    /* standard normal, a function of seed and index alone */
+} rope_fill_kind;
+
+typedef struct rope_fill_args {
+  uint32_t size;
+  uint32_t kind;
+  uint64_t stream;
+  rope_tensor_ref target;
+  double start;
+  double step;
+  uint64_t seed;
+} rope_fill_args;
+ROPE_API int32_t rope_fill(const rope_fill_args* args, rope_error* error);
+
+/* ---- frequencies ------------------------------------------------------------------------------------------------------------ */
+
+typedef enum rope_rule {
+  ROPE_RULE_DEFAULT = 0, /* theta^(-2j/R) */
+  ROPE_RULE_LINEAR = 1,  /* the same / factor */
+  ROPE_RULE_LLAMA3 = 2,  /* Llama 3.1: long wavelengths / factor, a ramp between */
+  ROPE_RULE_CUSTOM = 3   /* the caller's values */
+} rope_rule;
+
+typedef struct rope_frequencies_args {
+  uint32_t size;
+  uint32_t rule;
+  uint64_t realm;
+  uint64_t frequencies;              /* create: out. Else in */
+  int64_t rotary_dim;                /* R: even, > 0 */
+  int64_t axes;                      /* 0 reads as 1 */
+  int64_t heads;                     /* CUSTOM: 0 where all heads turn alike */
+  double theta;
+  double factor;                     /* LINEAR, LLAMA3 */
+  double low_freq_factor;            /* LLAMA3; low = high is the hard step */
+  double high_freq_factor;
+  double original_max_position;
+  double attention_factor;           /* multiplies cos and sin; 0 reads as 1 */
+  uint64_t custom;                   /* CUSTOM: address of double[axes][heads][R/2], radians per position; with axis_of_pair double[R/2] */
+  uint64_t custom_count;             /* doubles there */
+  uint64_t axis_of_pair;             /* address of int32[R/2], or 0: which axis drives each pair */
+  uint64_t axis_of_pair_count;
+} rope_frequencies_args;
+/* An immutable set of frequencies; equal rules share one. */
+ROPE_API int32_t rope_frequencies_create(rope_frequencies_args* args, rope_error* error);
+
+typedef struct rope_frequencies_read_args {
+  uint32_t size;
+  uint32_t reserved;
+  uint64_t frequencies;
+  uint64_t exact;     /* address of double[count], or 0: radians per position */
+  uint64_t inv_freq;  /* address of float[count], or 0: Hugging Face's float32 values */
+  uint64_t count;     /* axes * max(heads, 1) * R/2 */
+} rope_frequencies_read_args;
+ROPE_API int32_t rope_frequencies_read(const rope_frequencies_read_args* args, rope_error* error);
+ROPE_API int32_t rope_frequencies_release(const rope_frequencies_args* args, rope_error* error);
+
+/* ---- rotation --------------------------------------------------------------------------------------------------------------- */
+
+typedef enum rope_pairing {
+  ROPE_HALF = 0,                /* (j, j + R/2) */
+  ROPE_INTERLEAVED = 1,         /* (2j, 2j + 1) */
+  ROPE_INTERLEAVED_TO_HALF = 2  /* read at (2j, 2j + 1), written at (j, j + R/2) */
+} rope_pairing;
+
+typedef enum rope_angles {
+  ROPE_EXACT = 0, /* 64-bit fixed-point turns: within 2e-7 at every position */
+  ROPE_HF = 1     /* float32(position) * float32(inv_freq), as Hugging Face computes it */
+} rope_angles;
+
+typedef enum rope_rotate_flags {
+  ROPE_INVERSE = 1,   /* the transposed map: angles negated, interleaved_to_half undone */
+  ROPE_CONJUGATE = 2  /* sin negated, nothing else */
+} rope_rotate_flags;
+
+typedef struct rope_rotate_args {
+  uint32_t size;
+  uint32_t flags;             /* rope_rotate_flags */
+  uint64_t stream;
+  uint64_t frequencies;
+  rope_tensor_ref q;          /* [B, S, Hq, D], [nnz, Hq, D] or, with head_dim, [nnz, Hq * D]; last stride 1 */
+  rope_tensor_ref k;          /* the same with Hk heads; may be absent */
+  rope_tensor_ref q_out;      /* shaped as q; q itself: in place */
+  rope_tensor_ref k_out;
+  rope_tensor_ref positions;  /* int32, int64 or float32: [nnz], [B, S] or [S]; with several axes [axes, ...] */
+  rope_tensor_ref indptr;     /* int32 or int64 [requests + 1]: request b owns tokens indptr[b] .. indptr[b + 1] - 1 */
+  rope_tensor_ref offsets;    /* int32 or int64 [requests], with indptr; else [B]: where each request or batch row starts */
+  int64_t offset;             /* where all rows start, in place of the three above */
+  int64_t head_dim;           /* D of a rank 2 q; else 0 or D */
+  int64_t rotary_offset;      /* the slice [rotary_offset, rotary_offset + R) of each head turns, the rest passes through */
+  uint8_t pairing;
+  uint8_t angles;
+  uint8_t reserved[6];
+} rope_rotate_args;
+/* q_out, k_out = q, k rotated. */
+ROPE_API int32_t rope_rotate(const rope_rotate_args* args, rope_error* error);
+
+typedef struct rope_cos_sin_args {
+  uint32_t size;
+  uint32_t flags;
+  uint64_t stream;
+  uint64_t frequencies;
+  rope_tensor_ref positions;  /* [n], with several axes [axes, n] */
+  rope_tensor_ref cos;        /* float32 [n, R/2], with frequencies per head [n, heads, R/2]; contiguous */
+  rope_tensor_ref sin;
+  uint8_t angles;
+  uint8_t reserved[7];
+} rope_cos_sin_args;
+/* The cosines and sines the rotation uses, attention factor included; of padding 1 and 0. */
+ROPE_API int32_t rope_cos_sin(const rope_cos_sin_args* args, rope_error* error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

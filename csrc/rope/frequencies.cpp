@@ -1,0 +1,255 @@
+// The rules. `exact` values are computed in long double, Hugging Face's in its own order of float32 steps, so that both are right to the bit.
+#include "frequencies.h"
+
+#include <cmath>
+#include <cstring>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+
+#include "../core/arguments.h"
+#include "../core/handles.h"
+
+namespace rope {
+namespace {
+
+using Real = long double;
+
+constexpr Real kTwoPi = 6.283185307179586476925286766559005768L;
+constexpr int64_t kMaxPairs = int64_t{1} << 20, kMaxAxes = 16, kMaxHeads = 65536;
+
+void require_positive(double value, const char* argument) {
+  if (std::isfinite(value) && value > 0) return;
+  fail(ROPE_ARGUMENT, argument, text("a positive number"), text("%g", value));
+}
+
+void require_count(int64_t value, int64_t least, int64_t most, const char* argument) {
+  if (value >= least && value <= most) return;
+  fail(ROPE_ARGUMENT, argument, text("%lld to %lld", static_cast<long long>(least), static_cast<long long>(most)),
+       text("%lld", static_cast<long long>(value)));
+}
+
+// ---- exact -------------------------------------------------------------------------------------------------------------------------
+
+// Long wavelengths are stretched by `factor`, short ones kept, a linear ramp between (Llama 3.1).
+Real llama3(const rope_frequencies_args& a, Real frequency) {
+  const Real wavelength = kTwoPi / frequency;
+  if (wavelength > a.original_max_position / static_cast<Real>(a.low_freq_factor)) return frequency / a.factor;
+  if (wavelength < a.original_max_position / static_cast<Real>(a.high_freq_factor) || a.low_freq_factor == a.high_freq_factor) return frequency;
+  const Real ramp = (a.original_max_position / wavelength - a.low_freq_factor) / (static_cast<Real>(a.high_freq_factor) - a.low_freq_factor);
+  return (1 - ramp) * frequency / a.factor + ramp * frequency;
+}
+
+Real exact_frequency(const rope_frequencies_args& a, int64_t pair) {
+  const Real plain = powl(static_cast<Real>(a.theta), -2 * static_cast<Real>(pair) / a.rotary_dim);
+  switch (a.rule) {
+    case ROPE_RULE_LINEAR: return plain / a.factor;
+    case ROPE_RULE_LLAMA3: return llama3(a, plain);
+    default: return plain;
+  }
+}
+
+// ---- Hugging Face's float32 steps (modeling_rope_utils.py) ---------------------------------------------------------------------------
+
+float llama3_hf(const rope_frequencies_args& a, float frequency) {
+  const float wavelength = static_cast<float>(static_cast<double>(kTwoPi)) * (1.0f / frequency);
+  const bool slow = wavelength > a.original_max_position / a.low_freq_factor;
+  const float factor = static_cast<float>(a.factor);
+  if (slow) return frequency / factor;
+  if (wavelength < a.original_max_position / a.high_freq_factor || a.low_freq_factor == a.high_freq_factor) return frequency;
+  const float turns = static_cast<float>(static_cast<double>(1.0f / wavelength) * a.original_max_position);
+  const float ramp = static_cast<float>(turns - a.low_freq_factor) / static_cast<float>(a.high_freq_factor - a.low_freq_factor);
+  return (1.0f - ramp) * frequency / factor + ramp * frequency;
+}
+
+float hf_frequency(const rope_frequencies_args& a, int64_t pair) {
+  const double theta = static_cast<float>(a.theta);
+  const float exponent = static_cast<float>(2 * pair) / static_cast<float>(a.rotary_dim);
+  const float plain = 1.0f / static_cast<float>(std::pow(theta, static_cast<double>(exponent)));
+  switch (a.rule) {
+    case ROPE_RULE_LINEAR: return plain / static_cast<float>(a.factor);
+    case ROPE_RULE_LLAMA3: return llama3_hf(a, plain);
+    default: return plain;
+  }
+}
+
+// ---- the object ----------------------------------------------------------------------------------------------------------------------
+
+uint64_t fixed_turns(Real turns) {
+  const Real scaled = roundl((turns - floorl(turns)) * 0x1p64L);
+  return scaled >= 0x1p64L ? 0 : static_cast<uint64_t>(scaled);
+}
+
+void set_frequency(Frequencies& f, int64_t index, Real radians, float inv_freq) {
+  const Real turns = radians / kTwoPi;
+  const size_t i = static_cast<size_t>(index);
+  f.turns[i] = fixed_turns(turns);
+  f.turns_per_position[i] = static_cast<double>(turns);
+  f.radians[i] = static_cast<double>(radians);
+  f.inv_freq[i] = inv_freq;
+}
+
+bool is_still(const Frequencies& f, int64_t head, int64_t pair) {
+  if (f.attention_factor != 1) return false;
+  for (int64_t axis = 0; axis < f.axes; ++axis) {
+    if (f.radians[static_cast<size_t>((axis * f.rows() + head) * f.pairs + pair)] != 0) return false;
+  }
+  return true;
+}
+
+void find_runs(Frequencies& f) {
+  f.runs.resize(static_cast<size_t>(f.rows()));
+  for (int64_t head = 0; head < f.rows(); ++head) {
+    std::vector<PairRun>& runs = f.runs[static_cast<size_t>(head)];
+    for (int64_t pair = 0; pair < f.pairs; ++pair) {
+      const bool still = is_still(f, head, pair);
+      if (runs.empty() || runs.back().still != still) runs.push_back({pair, pair, still});
+      ++runs.back().end;
+    }
+  }
+}
+
+void check(rope_frequencies_args& a) {
+  require_count(a.rotary_dim, 2, 2 * kMaxPairs, "rotary_dim");
+  require(a.rotary_dim % 2 == 0, "rotary_dim", "even", text("%lld", static_cast<long long>(a.rotary_dim)).bytes, "Channels rotate in pairs.");
+  if (a.axes == 0) a.axes = 1;
+  require_count(a.axes, 1, kMaxAxes, "axes");
+  if (a.attention_factor == 0) a.attention_factor = 1;
+  require_positive(a.attention_factor, "attention_factor");
+  if (a.rule > ROPE_RULE_CUSTOM) fail(ROPE_ARGUMENT, "rule", text("a rope_rule"), text("%u", a.rule));
+  const int64_t pairs = a.rotary_dim / 2;
+  if (a.axis_of_pair != 0) {
+    require(a.heads == 0, "heads", "0 where axis_of_pair is given", "more");
+    if (a.axis_of_pair_count != static_cast<uint64_t>(pairs)) {
+      fail(ROPE_ARGUMENT, "axis_of_pair", text("one axis for each of the %lld pairs", static_cast<long long>(pairs)),
+           text("%llu", static_cast<unsigned long long>(a.axis_of_pair_count)));
+    }
+  }
+  if (a.rule == ROPE_RULE_CUSTOM) {
+    require_count(a.heads, 0, kMaxHeads, "heads");
+    require(a.custom != 0, "custom", "the address of the frequencies", "0");
+    const int64_t wanted = a.axis_of_pair != 0 ? pairs : a.axes * (a.heads > 0 ? a.heads : 1) * pairs;
+    if (a.custom_count != static_cast<uint64_t>(wanted)) {
+      fail(ROPE_ARGUMENT, "custom", text("%lld frequencies", static_cast<long long>(wanted)),
+           text("%llu", static_cast<unsigned long long>(a.custom_count)));
+    }
+    return;
+  }
+  require(a.heads == 0, "heads", "0 where a rule gives the frequencies", "more");
+  require(a.axes == 1 || a.axis_of_pair != 0, "axis_of_pair", "given where a rule drives several axes", "absent");
+  require_positive(a.theta, "theta");
+  if (a.rule == ROPE_RULE_LINEAR || a.rule == ROPE_RULE_LLAMA3) require_positive(a.factor, "factor");
+  if (a.rule == ROPE_RULE_LLAMA3) {
+    require_positive(a.low_freq_factor, "low_freq_factor");
+    require_positive(a.high_freq_factor, "high_freq_factor");
+    require_positive(a.original_max_position, "original_max_position");
+    if (a.low_freq_factor > a.high_freq_factor) {
+      fail(ROPE_ARGUMENT, "low_freq_factor", text("at most high_freq_factor, %g", a.high_freq_factor), text("%g", a.low_freq_factor));
+    }
+  }
+}
+
+FrequenciesRef build(const rope_frequencies_args& a) {
+  auto f = std::make_shared<Frequencies>();
+  f->axes = a.axes;
+  f->heads = a.heads;
+  f->pairs = a.rotary_dim / 2;
+  f->attention_factor = a.attention_factor;
+  const size_t count = static_cast<size_t>(f->count());
+  f->turns.resize(count);
+  f->turns_per_position.resize(count);
+  f->radians.resize(count);
+  f->inv_freq.resize(count);
+  const auto* const custom = reinterpret_cast<const double*>(a.custom);
+  const auto* const axis_of_pair = reinterpret_cast<const int32_t*>(a.axis_of_pair);
+  const auto value = [&](int64_t index, int64_t from, int64_t pair) {
+    if (a.rule != ROPE_RULE_CUSTOM) return set_frequency(*f, index, exact_frequency(a, pair), hf_frequency(a, pair));
+    if (!std::isfinite(custom[from])) fail(ROPE_ARGUMENT, "custom", text("finite frequencies"), text("%g", custom[from]));
+    set_frequency(*f, index, custom[from], static_cast<float>(custom[from]));
+  };
+  if (axis_of_pair != nullptr) {
+    for (int64_t pair = 0; pair < f->pairs; ++pair) {
+      require_count(axis_of_pair[pair], 0, f->axes - 1, "axis_of_pair");
+      value(axis_of_pair[pair] * f->pairs + pair, pair, pair);
+    }
+  } else {
+    for (int64_t i = 0; i < f->count(); ++i) value(i, i, i % f->pairs);
+  }
+  find_runs(*f);
+  return f;
+}
+
+// Everything the values depend on, as bytes.
+std::string key_of(const rope_frequencies_args& a) {
+  rope_frequencies_args plain = a;
+  plain.size = 0;
+  plain.realm = plain.frequencies = plain.custom = plain.axis_of_pair = 0;
+  std::string key(reinterpret_cast<const char*>(&plain), sizeof plain);
+  if (a.rule == ROPE_RULE_CUSTOM) key.append(reinterpret_cast<const char*>(a.custom), a.custom_count * sizeof(double));
+  if (a.axis_of_pair != 0) key.append(reinterpret_cast<const char*>(a.axis_of_pair), a.axis_of_pair_count * sizeof(int32_t));
+  return key;
+}
+
+struct Cache {
+  std::mutex mutex;
+  std::unordered_map<std::string, std::weak_ptr<const Frequencies>> entries;
+};
+
+Cache& cache() {
+  static Cache* const instance = new Cache;
+  return *instance;
+}
+
+}  // namespace
+
+FrequenciesRef make_frequencies(const rope_frequencies_args& given) {
+  rope_frequencies_args args = given;
+  check(args);
+  const std::string key = key_of(args);
+  Cache& c = cache();
+  const std::lock_guard lock(c.mutex);
+  if (const auto found = c.entries.find(key); found != c.entries.end()) {
+    if (FrequenciesRef alive = found->second.lock()) return alive;
+  }
+  FrequenciesRef made = build(args);
+  std::erase_if(c.entries, [](const auto& entry) { return entry.second.expired(); });
+  c.entries.insert_or_assign(key, made);
+  return made;
+}
+
+FrequenciesRef find_frequencies(uint64_t handle) {
+  return find_handle<const Frequencies>(HandleKind::frequencies, handle, "frequencies");
+}
+
+}  // namespace rope
+
+using namespace rope;
+
+extern "C" {
+
+int32_t rope_frequencies_create(rope_frequencies_args* block, rope_error* error) {
+  return guard("rope_frequencies_create", error, [&] {
+    rope_frequencies_args args = read_block(block);
+    args.frequencies = add_handle(HandleKind::frequencies, std::const_pointer_cast<Frequencies>(make_frequencies(args)), args.realm);
+    write_block(block, args);
+  });
+}
+
+int32_t rope_frequencies_read(const rope_frequencies_read_args* block, rope_error* error) {
+  return guard("rope_frequencies_read", error, [&] {
+    const rope_frequencies_read_args args = read_block(block);
+    const FrequenciesRef f = find_frequencies(args.frequencies);
+    if (args.count != static_cast<uint64_t>(f->count())) {
+      fail(ROPE_ARGUMENT, "count", text("%lld, the number of frequencies", static_cast<long long>(f->count())),
+           text("%llu", static_cast<unsigned long long>(args.count)));
+    }
+    if (args.exact != 0) std::memcpy(reinterpret_cast<void*>(args.exact), f->radians.data(), f->radians.size() * sizeof(double));
+    if (args.inv_freq != 0) std::memcpy(reinterpret_cast<void*>(args.inv_freq), f->inv_freq.data(), f->inv_freq.size() * sizeof(float));
+  });
+}
+
+int32_t rope_frequencies_release(const rope_frequencies_args* block, rope_error* error) {
+  return guard("rope_frequencies_release", error, [&] { remove_handle(HandleKind::frequencies, read_block(block).frequencies, "frequencies"); });
+}
+
+}  // extern "C"

@@ -1,0 +1,23 @@
+// The params of rope_copy: checked, trusted by the backends.
+#pragma once
+
+#include <cstdint>
+
+#include "../include/rope.h"
+
+namespace rope {
+
+struct CopyParams {
+  const char* source;  // [shape]
+  char* target;        // [shape]; no two indices name one element, and none of source
+  int64_t shape[ROPE_MAX_RANK];
+  int64_t source_stride[ROPE_MAX_RANK];  // elements; 0 repeats
+  int64_t target_stride[ROPE_MAX_RANK];
+  int rank;
+  int source_dtype;
+  int target_dtype;
+};
+
+rope_fault copy_cpu(const CopyParams& params);
+
+}  // namespace rope
