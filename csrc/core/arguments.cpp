@@ -96,7 +96,7 @@ Tensor resolve(const rope_tensor_ref& reference, const char* argument) {
   bool empty = false;
   for (int i = 0; i < d.rank; ++i) {
     out.shape[i] = d.shape[i];
-    out.stride[i] = d.stride[i];
+    out.stride[i] = d.shape[i] > 1 ? d.stride[i] : 0;  // the stride of a single element may be any number
     if (d.shape[i] < 0) fail(ROPE_ARGUMENT, argument, text("a shape of counts"), text("%lld in it", static_cast<long long>(d.shape[i])));
     if (d.stride[i] < 0) fail(ROPE_ARGUMENT, argument, text("strides of 0 or more"), text("%lld", static_cast<long long>(d.stride[i])));
     empty |= d.shape[i] == 0;
@@ -126,8 +126,8 @@ Text shape_text(const Tensor& tensor) {
   Text out = text("[");
   size_t used = 1;
   for (int i = 0; i < tensor.rank; ++i) {
-    used += static_cast<size_t>(std::snprintf(out.bytes + used, sizeof out.bytes - used, i == 0 ? "%lld" : ", %lld",
-                                              static_cast<long long>(tensor.shape[i])));
+    used += static_cast<size_t>(
+        std::snprintf(out.bytes + used, sizeof out.bytes - used, i == 0 ? "%lld" : ", %lld", static_cast<long long>(tensor.shape[i])));
   }
   std::snprintf(out.bytes + used, sizeof out.bytes - used, "]");
   return out;
@@ -144,11 +144,11 @@ bool same_place(const Tensor& a, const Tensor& b) {
 }
 
 void require_dtype(const Tensor& tensor, const char* argument, std::initializer_list<int> allowed) {
+  if (std::find(allowed.begin(), allowed.end(), tensor.dtype) != allowed.end()) return;
   Text list = text("%s", "");
   size_t used = 0;
-  const int* last = allowed.end() - 1;
+  const int* const last = allowed.end() - 1;
   for (const int& dtype : allowed) {
-    if (dtype == tensor.dtype) return;
     const char* const join = &dtype == allowed.begin() ? "" : &dtype == last ? " or " : ", ";
     used += static_cast<size_t>(std::snprintf(list.bytes + used, sizeof list.bytes - used, "%s%s", join, dtype_name(dtype)));
   }
@@ -157,30 +157,22 @@ void require_dtype(const Tensor& tensor, const char* argument, std::initializer_
 
 void require_device(const Tensor& tensor, const char* argument, uint16_t device, const char* like) {
   if (tensor.device == device) return;
-  fail(ROPE_DEVICE, argument, text("on the device of %s", like), text("a tensor of another device"), "Move one of them: tensor.to(device).");
+  fail(ROPE_DEVICE, argument, text("on the device of %s", like), text("a tensor of another device"),
+       "Move one of them: tensor.to(device).");
 }
 
 void require_shape(const Tensor& tensor, const char* argument, std::initializer_list<int64_t> wanted, const char* meaning) {
-  bool fits = tensor.rank == static_cast<int>(wanted.size());
-  Text list = text("%s = [", meaning);
-  size_t used = std::strlen(list.bytes);
-  int i = 0;
-  for (const int64_t length : wanted) {
-    if (fits && length >= 0 && tensor.shape[i] != length) fits = false;
-    used += static_cast<size_t>(length < 0 ? std::snprintf(list.bytes + used, sizeof list.bytes - used, i == 0 ? "any" : ", any")
-                                           : std::snprintf(list.bytes + used, sizeof list.bytes - used, i == 0 ? "%lld" : ", %lld",
-                                                           static_cast<long long>(length)));
-    ++i;
-  }
-  if (fits) return;
-  std::snprintf(list.bytes + used, sizeof list.bytes - used, "]");
-  fail(ROPE_ARGUMENT, argument, text("of shape %s", list.bytes), shape_text(tensor));
+  Tensor like;
+  for (const int64_t length : wanted) like.shape[like.rank++] = length;
+  if (same_shape(tensor, like)) return;
+  fail(ROPE_ARGUMENT, argument, text("of shape %s = %s", meaning, shape_text(like).bytes), shape_text(tensor));
 }
 
 bool overlap(const Tensor& a, const Tensor& b) {
   if (a.device != b.device || a.empty() || b.empty()) return false;
   const int64_t a_span = span_bytes(a), b_span = span_bytes(b);
-  const int64_t distance = reinterpret_cast<int64_t>(b.data) - reinterpret_cast<int64_t>(a.data);  // byte j of b is byte i of a: i - j = distance
+  const int64_t distance =
+      reinterpret_cast<int64_t>(b.data) - reinterpret_cast<int64_t>(a.data);  // byte j of b is byte i of a: i - j = distance
   if (distance >= a_span || -distance >= b_span) return false;
   Places places;
   const auto add = [&places](const Tensor& t) {

@@ -1,6 +1,7 @@
 // From the caller's block to values that the backends may trust: blocks of any size, tensors by descriptor, overlap of strided memory.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <initializer_list>
@@ -41,7 +42,7 @@ struct Tensor {
     for (int i = 0; i < rank; ++i) count *= shape[i];
     return count;
   }
-  bool empty() const { return elements() == 0; }
+  bool empty() const { return std::find(shape, shape + rank, 0) != shape + rank; }  // elements() of such shapes may overflow
 };
 
 inline bool given(const rope_tensor_ref& reference) { return reference.tensor != 0; }
@@ -57,7 +58,7 @@ bool same_place(const Tensor& a, const Tensor& b);
 
 void require_dtype(const Tensor& tensor, const char* argument, std::initializer_list<int> allowed);
 void require_device(const Tensor& tensor, const char* argument, uint16_t device, const char* like);
-// `wanted` of rank entries; -1 matches anything. `meaning` is the shape in words: "[requests + 1]".
+// `meaning` is the shape in words: "[requests + 1]".
 void require_shape(const Tensor& tensor, const char* argument, std::initializer_list<int64_t> wanted, const char* meaning);
 
 // Whether two tensors share a byte. Exact for strided memory: interleaved slices of one packed tensor share none.

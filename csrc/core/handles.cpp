@@ -154,11 +154,10 @@ uint64_t live_handles() {
 }
 
 uint64_t allocate_memory(uint64_t bytes, uint64_t realm) {
-  const uint64_t available = machine().memory_bytes;
-  if (bytes > available) fail_memory(bytes, available);
+  if (bytes > machine().memory_bytes) fail_memory(bytes, free_memory());
   // Pages straight from the kernel: zeroed, committed when touched, given back at once.
   void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) fail_memory(bytes, available);
+  if (memory == MAP_FAILED) fail_memory(bytes, free_memory());
   const uint64_t address = reinterpret_cast<uint64_t>(memory);
   Registry& r = registry();
   const std::lock_guard lock(r.mutex);

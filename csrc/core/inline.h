@@ -3,6 +3,7 @@
 #pragma once
 
 #define ROPE_INLINE static inline __attribute__((always_inline))
+#define ROPE_INLINE_LAMBDA __attribute__((always_inline))
 
 #if defined(__CUDACC__)
 #define ROPE_HOST_DEVICE __host__ __device__ __forceinline__ static

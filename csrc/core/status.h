@@ -34,7 +34,8 @@ struct Failure {
 [[noreturn]] void fail_fault(const rope_fault& fault, const char* operation = "");
 
 inline void require(bool condition, const char* argument, const char* expected, const char* actual, const char* advice = "") {
-  if (!condition) [[unlikely]] fail(ROPE_ARGUMENT, argument, expected, actual, advice);
+  if (!condition) [[unlikely]]
+    fail(ROPE_ARGUMENT, argument, expected, actual, advice);
 }
 
 // Copies a failure into the caller's record, which may be absent or of an older, smaller layout.

@@ -70,4 +70,6 @@ const Machine& machine() {
   return instance;
 }
 
+uint64_t free_memory() { return static_cast<uint64_t>(sysconf(_SC_AVPHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE)); }
+
 }  // namespace rope

@@ -17,4 +17,7 @@ struct Machine {
 // Found out once, at first use. ROPE_CPU_ISA=baseline|v3 in the environment holds the choice down, for tests and comparisons.
 const Machine& machine();
 
+// Bytes that nobody uses at the moment.
+uint64_t free_memory();
+
 }  // namespace rope

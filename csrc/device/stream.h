@@ -44,7 +44,8 @@ void submit(const StreamRef& stream, const char* operation, rope_fault (*run)(co
     }
   }
   const rope_fault fault = run(params);
-  if (fault.code != ROPE_FAULT_NONE) [[unlikely]] fail_fault(fault);
+  if (fault.code != ROPE_FAULT_NONE) [[unlikely]]
+    fail_fault(fault);
 }
 
 }  // namespace rope

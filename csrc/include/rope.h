@@ -69,44 +69,44 @@ typedef enum rope_fault_code {
 
 /* The first index that was out of range, and where it stood. */
 typedef struct rope_fault {
-  uint32_t code;    /* rope_fault_code */
+  uint32_t code; /* rope_fault_code */
   uint32_t reserved;
-  int64_t request;  /* batch row or request */
-  int64_t index;    /* token, or entry of indptr */
-  int64_t value;    /* what stood there (an infinite position: the largest int64 of its sign) */
-  int64_t limit;    /* what it was compared with */
+  int64_t request; /* batch row or request */
+  int64_t index;   /* token, or entry of indptr */
+  int64_t value;   /* what stood there (an infinite position: the largest int64 of its sign) */
+  int64_t limit;   /* what it was compared with */
 } rope_fault;
 
 /* Filled by a call that fails. The texts are UTF-8, end in 0, and hold no address. */
 typedef struct rope_error {
   uint32_t size;
   int32_t status;
-  char operation[32];  /* "rope_rotate" */
-  char argument[32];   /* a field of the block, or "" */
+  char operation[32]; /* "rope_rotate" */
+  char argument[32];  /* a field of the block, or "" */
   char expected[160];
   char actual[160];
-  char advice[256];    /* how to put it right, or "" */
-  rope_fault fault;    /* ROPE_FAULT */
-  uint64_t requested;  /* ROPE_OUT_OF_MEMORY: bytes asked for */
-  uint64_t available;  /* ROPE_OUT_OF_MEMORY: bytes the machine has */
+  char advice[256];   /* how to put it right, or "" */
+  rope_fault fault;   /* ROPE_FAULT */
+  uint64_t requested; /* ROPE_OUT_OF_MEMORY: bytes asked for */
+  uint64_t available; /* ROPE_OUT_OF_MEMORY: bytes that are free on the device */
 } rope_error;
 
 /* Where a tensor's elements lie. Convertible from and to DLPack's DLTensor. */
 typedef struct rope_tensor {
-  uint64_t data;                  /* address of element 0 */
+  uint64_t data; /* address of element 0 */
   int64_t shape[ROPE_MAX_RANK];
-  int64_t stride[ROPE_MAX_RANK];  /* elements, >= 0 */
-  uint8_t dtype;                  /* rope_dtype */
-  uint8_t rank;                   /* 0 to ROPE_MAX_RANK */
+  int64_t stride[ROPE_MAX_RANK]; /* elements, >= 0 */
+  uint8_t dtype;                 /* rope_dtype */
+  uint8_t rank;                  /* 0 to ROPE_MAX_RANK */
   uint16_t device;
-  uint32_t generation;            /* changes when the descriptor is given to another tensor */
-  uint64_t extent;                /* bytes usable from data */
+  uint32_t generation; /* changes when the descriptor is given to another tensor */
+  uint64_t extent;     /* bytes usable from data */
 } rope_tensor;
 
 /* A tensor argument. tensor = 0: absent. */
 typedef struct rope_tensor_ref {
-  uint64_t tensor;      /* address of the descriptor */
-  uint32_t generation;  /* must equal the descriptor's, else ROPE_DISPOSED */
+  uint64_t tensor;     /* address of the descriptor */
+  uint32_t generation; /* must equal the descriptor's, else ROPE_DISPOSED */
   uint32_t reserved;
 } rope_tensor_ref;
 
@@ -122,9 +122,9 @@ ROPE_API uint64_t rope_address(const void* memory);
 typedef struct rope_abi_args {
   uint32_t size;
   uint32_t reserved;
-  uint64_t text;      /* address of `capacity` bytes */
+  uint64_t text; /* address of `capacity` bytes */
   uint64_t capacity;
-  uint64_t length;    /* out: bytes of the whole text, also where it did not fit */
+  uint64_t length; /* out: bytes of the whole text, also where it did not fit */
 } rope_abi_args;
 /* Writes the sizes and offsets of every struct of this header, as JSON. */
 ROPE_API int32_t rope_abi(rope_abi_args* args, rope_error* error);
@@ -134,7 +134,7 @@ ROPE_API int32_t rope_abi(rope_abi_args* args, rope_error* error);
 typedef struct rope_realm_args {
   uint32_t size;
   uint32_t reserved;
-  uint64_t realm;  /* open: out. close: in */
+  uint64_t realm; /* open: out. close: in */
 } rope_realm_args;
 /* Opens a realm on the calling thread. What is created with its handle is released when it is closed or, at the latest, when that thread
  * ends. Realm 0 is the process: never closed. */
@@ -144,8 +144,8 @@ ROPE_API int32_t rope_realm_close(const rope_realm_args* args, rope_error* error
 typedef struct rope_usage_args {
   uint32_t size;
   uint32_t reserved;
-  uint64_t handles;  /* out: live streams, events, graphs, frequencies and realms of the process */
-  uint64_t bytes;    /* out: live bytes of rope_memory_allocate, of the process */
+  uint64_t handles; /* out: live streams, events, graphs, frequencies and realms of the process */
+  uint64_t bytes;   /* out: live bytes of rope_memory_allocate, of the process */
 } rope_usage_args;
 ROPE_API int32_t rope_usage(rope_usage_args* args, rope_error* error);
 
@@ -153,12 +153,12 @@ ROPE_API int32_t rope_usage(rope_usage_args* args, rope_error* error);
 
 typedef struct rope_device_info_args {
   uint32_t size;
-  uint16_t device;        /* in */
+  uint16_t device; /* in */
   uint16_t reserved;
-  uint64_t memory_bytes;  /* out */
-  uint32_t cores;         /* out: threads that large calls use */
-  uint32_t usable;        /* out: 0 or 1 */
-  char description[128];  /* out: "AMD EPYC ... (x86-64-v4)" */
+  uint64_t memory_bytes; /* out */
+  uint32_t cores;        /* out: threads that large calls use */
+  uint32_t usable;       /* out: 0 or 1 */
+  char description[128]; /* out: "AMD EPYC ... (x86-64-v4)" */
 } rope_device_info_args;
 ROPE_API int32_t rope_device_info(rope_device_info_args* args, rope_error* error);
 
@@ -167,18 +167,18 @@ typedef struct rope_memory_args {
   uint16_t device;
   uint16_t reserved;
   uint64_t realm;
-  uint64_t bytes;    /* allocate: in */
-  uint64_t address;  /* allocate: out, aligned to 64 and zeroed. release: in */
+  uint64_t bytes;   /* allocate: in */
+  uint64_t address; /* allocate: out, aligned to 64 and zeroed. release: in */
 } rope_memory_args;
 ROPE_API int32_t rope_memory_allocate(rope_memory_args* args, rope_error* error);
 ROPE_API int32_t rope_memory_release(const rope_memory_args* args, rope_error* error);
 
 typedef struct rope_stream_args {
   uint32_t size;
-  uint16_t device;  /* create: in */
+  uint16_t device; /* create: in */
   uint16_t reserved;
-  uint64_t realm;   /* create: in */
-  uint64_t stream;  /* create: out. Else in; 0 is the default stream of `device` */
+  uint64_t realm;  /* create: in */
+  uint64_t stream; /* create: out. Else in; 0 is the default stream of `device` */
 } rope_stream_args;
 ROPE_API int32_t rope_stream_create(rope_stream_args* args, rope_error* error);
 ROPE_API int32_t rope_stream_destroy(const rope_stream_args* args, rope_error* error);
@@ -205,12 +205,12 @@ ROPE_API int32_t rope_event_destroy(const rope_event_args* args, rope_error* err
 
 typedef struct rope_graph_args {
   uint32_t size;
-  uint16_t device;  /* begin: in */
+  uint16_t device; /* begin: in */
   uint16_t reserved;
-  uint64_t realm;   /* begin: in */
-  uint64_t stream;  /* begin: out, the stream that records. end, cancel: in. launch: in, where to run */
-  uint64_t graph;   /* end: out. launch, destroy: in */
-  uint64_t nodes;   /* end: out, operations recorded */
+  uint64_t realm;  /* begin: in */
+  uint64_t stream; /* begin: out, the stream that records. end, cancel: in. launch: in, where to run */
+  uint64_t graph;  /* end: out. launch, destroy: in */
+  uint64_t nodes;  /* end: out, operations recorded */
 } rope_graph_args;
 /* Operations queued on the new stream are checked and recorded, not run, until the recording ends. */
 ROPE_API int32_t rope_graph_begin(rope_graph_args* args, rope_error* error);
@@ -226,7 +226,7 @@ typedef struct rope_copy_args {
   uint32_t reserved;
   uint64_t stream;
   rope_tensor_ref source;
-  rope_tensor_ref target;  /* the same shape; any dtype, any strides; shares no element with source */
+  rope_tensor_ref target; /* the same shape; any dtype, any strides; shares no element with source */
 } rope_copy_args;
 /* target = source, converted: floats round to nearest even, float8 saturates (infinities too), floats to integers truncate and saturate
  * (NaN gives 0), integers saturate. */
@@ -262,19 +262,19 @@ typedef struct rope_frequencies_args {
   uint32_t size;
   uint32_t rule;
   uint64_t realm;
-  uint64_t frequencies;              /* create: out. Else in */
-  int64_t rotary_dim;                /* R: even, > 0 */
-  int64_t axes;                      /* 0 reads as 1 */
-  int64_t heads;                     /* CUSTOM: 0 where all heads turn alike */
+  uint64_t frequencies; /* create: out. Else in */
+  int64_t rotary_dim;   /* R: even, > 0 */
+  int64_t axes;         /* 0 reads as 1 */
+  int64_t heads;        /* CUSTOM: 0 where all heads turn alike */
   double theta;
-  double factor;                     /* LINEAR, LLAMA3 */
-  double low_freq_factor;            /* LLAMA3; low = high is the hard step */
+  double factor;          /* LINEAR, LLAMA3 */
+  double low_freq_factor; /* LLAMA3; low = high is the hard step */
   double high_freq_factor;
   double original_max_position;
-  double attention_factor;           /* multiplies cos and sin; 0 reads as 1 */
-  uint64_t custom;                   /* CUSTOM: address of double[axes][heads][R/2], radians per position; with axis_of_pair double[R/2] */
-  uint64_t custom_count;             /* doubles there */
-  uint64_t axis_of_pair;             /* address of int32[R/2], or 0: which axis drives each pair */
+  double attention_factor; /* multiplies cos and sin; 0 reads as 1 */
+  uint64_t custom;         /* CUSTOM: address of double[axes][heads][R/2], radians per position; with axis_of_pair double[R/2] */
+  uint64_t custom_count;   /* doubles there */
+  uint64_t axis_of_pair;   /* address of int32[R/2], or 0: which axis drives each pair */
   uint64_t axis_of_pair_count;
 } rope_frequencies_args;
 /* An immutable set of frequencies; equal rules share one. */
@@ -284,9 +284,9 @@ typedef struct rope_frequencies_read_args {
   uint32_t size;
   uint32_t reserved;
   uint64_t frequencies;
-  uint64_t exact;     /* address of double[count], or 0: radians per position */
-  uint64_t inv_freq;  /* address of float[count], or 0: Hugging Face's float32 values */
-  uint64_t count;     /* axes * max(heads, 1) * R/2 */
+  uint64_t exact;    /* address of double[count], or 0: radians per position */
+  uint64_t inv_freq; /* address of float[count], or 0: Hugging Face's float32 values */
+  uint64_t count;    /* axes * max(heads, 1) * R/2 */
 } rope_frequencies_read_args;
 ROPE_API int32_t rope_frequencies_read(const rope_frequencies_read_args* args, rope_error* error);
 ROPE_API int32_t rope_frequencies_release(const rope_frequencies_args* args, rope_error* error);
@@ -294,9 +294,9 @@ ROPE_API int32_t rope_frequencies_release(const rope_frequencies_args* args, rop
 /* ---- rotation --------------------------------------------------------------------------------------------------------------- */
 
 typedef enum rope_pairing {
-  ROPE_HALF = 0,                /* (j, j + R/2) */
-  ROPE_INTERLEAVED = 1,         /* (2j, 2j + 1) */
-  ROPE_INTERLEAVED_TO_HALF = 2  /* read at (2j, 2j + 1), written at (j, j + R/2) */
+  ROPE_HALF = 0,               /* (j, j + R/2) */
+  ROPE_INTERLEAVED = 1,        /* (2j, 2j + 1) */
+  ROPE_INTERLEAVED_TO_HALF = 2 /* read at (2j, 2j + 1), written at (j, j + R/2) */
 } rope_pairing;
 
 typedef enum rope_angles {
@@ -305,25 +305,25 @@ typedef enum rope_angles {
 } rope_angles;
 
 typedef enum rope_rotate_flags {
-  ROPE_INVERSE = 1,   /* the transposed map: angles negated, interleaved_to_half undone */
-  ROPE_CONJUGATE = 2  /* sin negated, nothing else */
+  ROPE_INVERSE = 1,  /* the transposed map: angles negated, interleaved_to_half undone */
+  ROPE_CONJUGATE = 2 /* sin negated, nothing else */
 } rope_rotate_flags;
 
 typedef struct rope_rotate_args {
   uint32_t size;
-  uint32_t flags;             /* rope_rotate_flags */
+  uint32_t flags; /* rope_rotate_flags */
   uint64_t stream;
   uint64_t frequencies;
-  rope_tensor_ref q;          /* [B, S, Hq, D], [nnz, Hq, D] or, with head_dim, [nnz, Hq * D]; last stride 1 */
-  rope_tensor_ref k;          /* the same with Hk heads; may be absent */
-  rope_tensor_ref q_out;      /* shaped as q; q itself: in place */
+  rope_tensor_ref q;     /* [B, S, Hq, D], [nnz, Hq, D] or, with head_dim, [nnz, Hq * D]; last stride 1 */
+  rope_tensor_ref k;     /* the same with Hk heads; may be absent */
+  rope_tensor_ref q_out; /* shaped as q; q itself: in place */
   rope_tensor_ref k_out;
-  rope_tensor_ref positions;  /* int32, int64 or float32: [nnz], [B, S] or [S]; with several axes [axes, ...] */
-  rope_tensor_ref indptr;     /* int32 or int64 [requests + 1]: request b owns tokens indptr[b] .. indptr[b + 1] - 1 */
-  rope_tensor_ref offsets;    /* int32 or int64 [requests], with indptr; else [B]: where each request or batch row starts */
-  int64_t offset;             /* where all rows start, in place of the three above */
-  int64_t head_dim;           /* D of a rank 2 q; else 0 or D */
-  int64_t rotary_offset;      /* the slice [rotary_offset, rotary_offset + R) of each head turns, the rest passes through */
+  rope_tensor_ref positions; /* int32, int64 or float32: [nnz], [B, S] or [S]; with several axes [axes, ...] */
+  rope_tensor_ref indptr;    /* int32 or int64 [requests + 1]: request b owns tokens indptr[b] .. indptr[b + 1] - 1 */
+  rope_tensor_ref offsets;   /* int32 or int64 [requests], with indptr; else [B]: where each request or batch row starts */
+  int64_t offset;            /* where all rows start, in place of the three above */
+  int64_t head_dim;          /* D of a rank 2 q; else 0 or D */
+  int64_t rotary_offset;     /* the slice [rotary_offset, rotary_offset + R) of each head turns, the rest passes through */
   uint8_t pairing;
   uint8_t angles;
   uint8_t reserved[6];
@@ -336,8 +336,8 @@ typedef struct rope_cos_sin_args {
   uint32_t flags;
   uint64_t stream;
   uint64_t frequencies;
-  rope_tensor_ref positions;  /* [n], with several axes [axes, n] */
-  rope_tensor_ref cos;        /* float32 [n, R/2], with frequencies per head [n, heads, R/2]; contiguous */
+  rope_tensor_ref positions; /* [n], with several axes [axes, n] */
+  rope_tensor_ref cos;       /* float32 [n, R/2], with frequencies per head [n, heads, R/2]; contiguous */
   rope_tensor_ref sin;
   uint8_t angles;
   uint8_t reserved[7];

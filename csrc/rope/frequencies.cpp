@@ -35,8 +35,10 @@ void require_count(int64_t value, int64_t least, int64_t most, const char* argum
 Real llama3(const rope_frequencies_args& a, Real frequency) {
   const Real wavelength = kTwoPi / frequency;
   if (wavelength > a.original_max_position / static_cast<Real>(a.low_freq_factor)) return frequency / a.factor;
-  if (wavelength < a.original_max_position / static_cast<Real>(a.high_freq_factor) || a.low_freq_factor == a.high_freq_factor) return frequency;
-  const Real ramp = (a.original_max_position / wavelength - a.low_freq_factor) / (static_cast<Real>(a.high_freq_factor) - a.low_freq_factor);
+  if (wavelength < a.original_max_position / static_cast<Real>(a.high_freq_factor) || a.low_freq_factor == a.high_freq_factor)
+    return frequency;
+  const Real ramp =
+      (a.original_max_position / wavelength - a.low_freq_factor) / (static_cast<Real>(a.high_freq_factor) - a.low_freq_factor);
   return (1 - ramp) * frequency / a.factor + ramp * frequency;
 }
 
@@ -111,7 +113,8 @@ void find_runs(Frequencies& f) {
 
 void check(rope_frequencies_args& a) {
   require_count(a.rotary_dim, 2, 2 * kMaxPairs, "rotary_dim");
-  require(a.rotary_dim % 2 == 0, "rotary_dim", "even", text("%lld", static_cast<long long>(a.rotary_dim)).bytes, "Channels rotate in pairs.");
+  require(a.rotary_dim % 2 == 0, "rotary_dim", "even", text("%lld", static_cast<long long>(a.rotary_dim)).bytes,
+          "Channels rotate in pairs.");
   if (a.axes == 0) a.axes = 1;
   require_count(a.axes, 1, kMaxAxes, "axes");
   if (a.attention_factor == 0) a.attention_factor = 1;
@@ -217,9 +220,7 @@ FrequenciesRef make_frequencies(const rope_frequencies_args& given) {
   return made;
 }
 
-FrequenciesRef find_frequencies(uint64_t handle) {
-  return find_handle<const Frequencies>(HandleKind::frequencies, handle, "frequencies");
-}
+FrequenciesRef find_frequencies(uint64_t handle) { return find_handle<const Frequencies>(HandleKind::frequencies, handle, "frequencies"); }
 
 }  // namespace rope
 
@@ -249,7 +250,8 @@ int32_t rope_frequencies_read(const rope_frequencies_read_args* block, rope_erro
 }
 
 int32_t rope_frequencies_release(const rope_frequencies_args* block, rope_error* error) {
-  return guard("rope_frequencies_release", error, [&] { remove_handle(HandleKind::frequencies, read_block(block).frequencies, "frequencies"); });
+  return guard("rope_frequencies_release", error,
+               [&] { remove_handle(HandleKind::frequencies, read_block(block).frequencies, "frequencies"); });
 }
 
 }  // extern "C"

@@ -27,7 +27,7 @@ void place_ids(Positions* out, const Tensor& ids, int64_t axes, const TokenGrid&
     out->token_stride = stride[1];
   } else if (shape[0] == grid.tokens) {
     out->token_stride = stride[0];
-  } else if (!grid.ragged && shape[0] == grid.batch * grid.tokens) {
+  } else if (!grid.ragged && grid.batch > 0 && shape[0] / grid.batch == grid.tokens && shape[0] % grid.batch == 0) {
     out->batch_stride = grid.tokens * stride[0];
     out->token_stride = stride[0];
   } else {
@@ -76,8 +76,8 @@ int64_t derived_position(const Positions& p, int64_t batch, int64_t token, int64
 
 }  // namespace
 
-Positions check_positions(const rope_tensor_ref& ids, const rope_tensor_ref& indptr, const rope_tensor_ref& offsets, int64_t offset, int64_t axes,
-                          const TokenGrid& grid, uint16_t device, const char* like) {
+Positions check_positions(const rope_tensor_ref& ids, const rope_tensor_ref& indptr, const rope_tensor_ref& offsets, int64_t offset,
+                          int64_t axes, const TokenGrid& grid, uint16_t device, const char* like) {
   Positions out;
   if (given(ids)) {
     require(!given(indptr) && !given(offsets) && offset == 0, "positions", "the only one of positions, offset, indptr and offsets",
@@ -136,7 +136,8 @@ void read_position(const Positions& p, int64_t axes, int64_t batch, int64_t toke
         out->fractional |= out->fraction[axis] != 0;
       }
     } else {
-      const int64_t position = p.dtype == ROPE_INT64 ? static_cast<const int64_t*>(p.ids)[index] : static_cast<const int32_t*>(p.ids)[index];
+      const int64_t position =
+          p.dtype == ROPE_INT64 ? static_cast<const int64_t*>(p.ids)[index] : static_cast<const int32_t*>(p.ids)[index];
       put_whole(out, axis, position);
       out->padding |= axes == 1 && position == -1;
     }

@@ -40,14 +40,14 @@ struct TokenGrid {
 };
 
 // Checks positions, indptr, offsets and offset against the grid. `like` is the device they must be on.
-Positions check_positions(const rope_tensor_ref& ids, const rope_tensor_ref& indptr, const rope_tensor_ref& offsets, int64_t offset, int64_t axes,
-                          const TokenGrid& grid, uint16_t device, const char* like);
+Positions check_positions(const rope_tensor_ref& ids, const rope_tensor_ref& indptr, const rope_tensor_ref& offsets, int64_t offset,
+                          int64_t axes, const TokenGrid& grid, uint16_t device, const char* like);
 
 // One token's position on every axis, as whole + fraction.
 struct TokenPosition {
-  bool padding;       // passes through
-  bool fault;         // out of range: not written
-  bool fractional;    // any fraction is not 0
+  bool padding;     // passes through
+  bool fault;       // out of range: not written
+  bool fractional;  // any fraction is not 0
   int64_t whole[kMaxPositionAxes];
   double fraction[kMaxPositionAxes];
   float rounded[kMaxPositionAxes];  // as float32, Hugging Face's operand

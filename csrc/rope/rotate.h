@@ -9,9 +9,9 @@
 namespace rope {
 
 struct RotateTensor {
-  const char* in = nullptr;  // [batch, tokens, heads, head_dim]
-  char* out = nullptr;       // the same; may be `in`
-  int64_t heads = 0;         // 0: absent
+  const char* in = nullptr;                         // [batch, tokens, heads, head_dim]
+  char* out = nullptr;                              // the same; may be `in`
+  int64_t heads = 0;                                // 0: absent
   int64_t in_batch = 0, in_token = 0, in_head = 0;  // strides, elements
   int64_t out_batch = 0, out_token = 0, out_head = 0;
   bool in_place = false;

@@ -18,8 +18,8 @@ View view_of(const Tensor& t, int64_t head_dim, const char* argument) {
   if (t.rank < 2 || t.rank > 4) fail(ROPE_ARGUMENT, argument, text("[B, S, H, D], [nnz, H, D] or [nnz, H * D]"), shape_text(t));
   const int last = t.rank - 1;
   if (t.shape[last] > 1 && t.stride[last] != 1) {
-    fail(ROPE_ARGUMENT, argument, text("contiguous in its last dimension"), text("a last stride of %lld", static_cast<long long>(t.stride[last])),
-         "Use contiguous().");
+    fail(ROPE_ARGUMENT, argument, text("contiguous in its last dimension"),
+         text("a last stride of %lld", static_cast<long long>(t.stride[last])), "Use contiguous().");
   }
   if (t.rank == 2) {
     require(head_dim > 0, "head_dim", "given for a q of rank 2", "none", "[nnz, H * D] does not say what D is.");
@@ -37,6 +37,7 @@ View view_of(const Tensor& t, int64_t head_dim, const char* argument) {
 }
 
 struct Side {
+  const char* written;  // the argument that is written: q_out, or q where it is rotated in place
   Tensor in, out;
   RotateTensor params;
   View view;
@@ -56,25 +57,19 @@ Side check_side(const rope_tensor_ref& in, const rope_tensor_ref& out, const cha
   }
   side.view = view_of(side.in, head_dim, in_name);
   const View to = view_of(side.out, head_dim, out_name);
-  side.params = {side.in.data,
-                 side.out.data,
-                 side.view.heads,
-                 side.view.stride_batch,
-                 side.view.stride_token,
-                 side.view.stride_head,
-                 to.stride_batch,
-                 to.stride_token,
-                 to.stride_head,
-                 same_place(side.in, side.out)};
-  require(!overlaps_itself(side.out), out_name, "a tensor whose elements are apart", "one that holds an element twice");
-  require(side.params.in_place || !overlap(side.in, side.out), out_name, "the input itself or memory apart from it", "memory that shares some elements",
-          "In place is the same memory, shape and strides.");
+  side.params = {side.in.data,          side.out.data,   side.view.heads, side.view.stride_batch, side.view.stride_token,
+                 side.view.stride_head, to.stride_batch, to.stride_token, to.stride_head,         same_place(side.in, side.out)};
+  side.written = side.params.in_place ? in_name : out_name;
+  require(!overlaps_itself(side.out), side.written, "a tensor whose elements are apart", "one that holds an element twice");
+  require(side.params.in_place || !overlap(side.in, side.out), out_name, "the input itself or memory apart from it",
+          "memory that shares some elements", "In place is the same memory, shape and strides.");
   return side;
 }
 
 void require_apart(const Tensor& written, const char* argument, const rope_tensor_ref& other, const char* other_name) {
   if (!given(other)) return;
-  if (overlap(written, resolve(other, other_name))) fail(ROPE_ARGUMENT, argument, text("memory apart from %s", other_name), text("shared memory"));
+  if (overlap(written, resolve(other, other_name)))
+    fail(ROPE_ARGUMENT, argument, text("memory apart from %s", other_name), text("shared memory"));
 }
 
 void check_frequencies(const RotateParams& p, const Side& q, const Side* k) {
@@ -129,21 +124,21 @@ void rotate(const rope_rotate_args& a) {
     if (k.in.rank != q.in.rank || k.view.batch != q.view.batch || k.view.tokens != q.view.tokens || k.view.head_dim != q.view.head_dim) {
       fail(ROPE_ARGUMENT, "k", text("shaped as q, %s, but for the number of heads", shape_text(q.in).bytes), shape_text(k.in));
     }
-    require(!overlap(q.out, k.out), "k_out", "memory apart from q_out", "shared memory");
-    require(!overlap(q.out, k.in), "q_out", "memory apart from k", "shared memory");
-    require(!overlap(k.out, q.in), "k_out", "memory apart from q", "shared memory");
+    require(!overlap(q.out, k.out), k.written, "memory apart from the rotated q", "memory that shares some elements");
+    require(!overlap(q.out, k.in), q.written, "memory apart from k", "memory that shares some elements");
+    require(!overlap(k.out, q.in), k.written, "memory apart from q", "memory that shares some elements");
   } else {
     require(!given(a.k_out), "k_out", "absent where k is", "given");
   }
   check_frequencies(p, q, has_k ? &k : nullptr);
   p.positions = check_positions(a.positions, a.indptr, a.offsets, a.offset, p.frequencies->axes, p.grid, q.in.device, "q");
-  const auto require_output_apart = [&](const Tensor& out, const char* name) {
-    require_apart(out, name, a.positions, "positions");
-    require_apart(out, name, a.indptr, "indptr");
-    require_apart(out, name, a.offsets, "offsets");
+  const auto require_written_apart = [&](const Side& side) {
+    require_apart(side.out, side.written, a.positions, "positions");
+    require_apart(side.out, side.written, a.indptr, "indptr");
+    require_apart(side.out, side.written, a.offsets, "offsets");
   };
-  require_output_apart(q.out, "q_out");
-  if (has_k) require_output_apart(k.out, "k_out");
+  require_written_apart(q);
+  if (has_k) require_written_apart(k);
   submit(stream_of(a.stream, q.in.device), "rope_rotate", rotate_cpu, p);
 }
 
@@ -156,7 +151,7 @@ void cos_sin(const rope_cos_sin_args& a) {
   p.hf = a.angles == ROPE_HF;
   p.backward = ((a.flags & ROPE_INVERSE) != 0) != ((a.flags & ROPE_CONJUGATE) != 0);
   const Tensor ids = resolve(a.positions, "positions");
-  require(ids.rank == (f.axes > 1 ? 2 : 1), "positions", f.axes > 1 ? "[axes, n]" : "[n]", shape_text(ids).bytes);
+  if (ids.rank != (f.axes > 1 ? 2 : 1)) fail(ROPE_ARGUMENT, "positions", text(f.axes > 1 ? "[axes, n]" : "[n]"), shape_text(ids));
   p.grid = {1, ids.shape[ids.rank - 1], true};
   p.positions = check_positions(a.positions, {}, {}, 0, f.axes, p.grid, ids.device, "positions");
   const auto check_output = [&](const rope_tensor_ref& reference, const char* name) {

@@ -62,7 +62,7 @@ class Scratch {
   }
 
   bool ok;
-  void* cos = nullptr;         // [pairs], float or double
+  void* cos = nullptr;  // [pairs], float or double
   void* sin = nullptr;
   float* cos_spread = nullptr;  // [2 * pairs]
   float* sin_spread = nullptr;
@@ -134,7 +134,8 @@ class Rotation {
       const AngleInput input = angle_input(f, position, head, p.hf, p.backward);
       (p.dtype == ROPE_FLOAT64 ? rows.angles_double : rows.angles)(input, scratch.cos, scratch.sin);
       if (spread) {
-        rows.spread(static_cast<const float*>(scratch.cos), static_cast<const float*>(scratch.sin), f.pairs, scratch.cos_spread, scratch.sin_spread);
+        rows.spread(static_cast<const float*>(scratch.cos), static_cast<const float*>(scratch.sin), f.pairs, scratch.cos_spread,
+                    scratch.sin_spread);
       }
       for (const RotateTensor* side : {&p.q, &p.k}) {
         const int64_t heads = f.heads > 0 ? std::min<int64_t>(side->heads, 1) : side->heads;
@@ -211,8 +212,8 @@ class Rotation {
     for (int64_t head = 0; head < row.heads; ++head) {
       for (int64_t pair = row.begin; pair < row.end; ++pair) {
         for (int64_t member = 0; member < 2; ++member) {
-          std::memcpy(row.out + head * row.out_head + place(to_halves, pair, member), row.in + head * row.in_head + place(from_halves, pair, member),
-                      static_cast<size_t>(size));
+          std::memcpy(row.out + head * row.out_head + place(to_halves, pair, member),
+                      row.in + head * row.in_head + place(from_halves, pair, member), static_cast<size_t>(size));
         }
       }
     }
@@ -238,9 +239,9 @@ rope_fault fault_of(const Positions& positions, int64_t axes, const TokenGrid& g
 }  // namespace
 
 rope_fault rotate_cpu(const RotateParams& p) {
-  const int64_t tokens = p.grid.batch * p.grid.tokens;
   const int64_t heads = p.q.heads + p.k.heads;
-  if (tokens == 0) return {};
+  if (heads == 0 || p.grid.batch == 0 || p.grid.tokens == 0) return {};
+  const int64_t tokens = p.grid.batch * p.grid.tokens;
   if (p.positions.indptr.data != nullptr) {
     const rope_fault fault = check_indptr(p.positions.indptr, p.grid.tokens);
     if (fault.code != ROPE_FAULT_NONE) return fault;

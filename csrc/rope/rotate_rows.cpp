@@ -219,7 +219,7 @@ void half(const RowInput& in) {
   const float* const cos = static_cast<const float*>(in.cos);
   const float* const sin = static_cast<const float*>(in.sin);
   const int64_t pairs = in.pairs, end = in.end;
-  each_head<T>(in, [=, begin = in.begin](const T* from, T* to) __attribute__((always_inline)) {
+  each_head<T>(in, [=, begin = in.begin](const T* from, T* to) ROPE_INLINE_LAMBDA {
     int64_t j = begin;
     for (; j + W <= end; j += W) {
       const Lanes x = load(from + j), y = load(from + j + pairs), c = load(cos + j), s = load(sin + j);
@@ -239,7 +239,7 @@ void interleaved(const RowInput& in) {
   const float* const cos = static_cast<const float*>(in.cos);
   const float* const sin = static_cast<const float*>(in.sin);
   const int64_t end = 2 * in.end;
-  each_head<T>(in, [=, begin = 2 * in.begin](const T* from, T* to) __attribute__((always_inline)) {
+  each_head<T>(in, [=, begin = 2 * in.begin](const T* from, T* to) ROPE_INLINE_LAMBDA {
     int64_t i = begin;
     for (; i + W <= end; i += W) {
       const Lanes x = load(from + i);
@@ -258,7 +258,7 @@ void to_half(const RowInput& in) {
   const float* const cos = static_cast<const float*>(in.cos);
   const float* const sin = static_cast<const float*>(in.sin);
   const int64_t pairs = in.pairs, end = in.end;
-  each_head<T>(in, [=, begin = in.begin](const T* from, T* to) __attribute__((always_inline)) {
+  each_head<T>(in, [=, begin = in.begin](const T* from, T* to) ROPE_INLINE_LAMBDA {
     int64_t j = begin;
     for (; j + W <= end; j += W) {
       const Lanes a = load(from + 2 * j), b = load(from + 2 * j + W), c = load(cos + j), s = load(sin + j);
@@ -279,7 +279,7 @@ void from_half(const RowInput& in) {
   const float* const cos = static_cast<const float*>(in.cos);
   const float* const sin = static_cast<const float*>(in.sin);
   const int64_t pairs = in.pairs, end = in.end;
-  each_head<T>(in, [=, begin = in.begin](const T* from, T* to) __attribute__((always_inline)) {
+  each_head<T>(in, [=, begin = in.begin](const T* from, T* to) ROPE_INLINE_LAMBDA {
     int64_t j = begin;
     for (; j + W <= end; j += W) {
       const Lanes x = load(from + j), y = load(from + j + pairs), c = load(cos + j), s = load(sin + j);
@@ -299,7 +299,7 @@ void from_half(const RowInput& in) {
 ROPE_INLINE void pairs_double(const RowInput& in, int64_t in_step, int64_t in_partner, int64_t out_step, int64_t out_partner) {
   const double* const cos = static_cast<const double*>(in.cos);
   const double* const sin = static_cast<const double*>(in.sin);
-  each_head<double>(in, [=, begin = in.begin, end = in.end](const double* from, double* to) __attribute__((always_inline)) {
+  each_head<double>(in, [=, begin = in.begin, end = in.end](const double* from, double* to) ROPE_INLINE_LAMBDA {
 #pragma GCC ivdep
     for (int64_t j = begin; j < end; ++j) {
       const double x = from[j * in_step], y = from[j * in_step + in_partner];

@@ -1,5 +1,5 @@
-// Planes are converted row by row by the loops of convert_rows.cpp, which want contiguous memory: strided elements pass through blocks on the
-// stack. Between equal dtypes elements are moved bit for bit.
+// Planes are converted row by row by the loops of convert_rows.cpp, which want contiguous memory: strided elements pass through blocks on
+// the stack. Between equal dtypes elements are moved bit for bit.
 #include "convert.h"
 
 #include <algorithm>

@@ -1,6 +1,6 @@
 // The 81 conversions of contiguous elements. load gives an element's value as a float, double or integer that holds it exactly, from rounds
-// that to the target. All are plain loops that the compiler turns into vector code, but float16 goes through the processor's own instructions
-// where it has them. Compiled once for each instruction set: nothing here may have external linkage but the table.
+// that to the target. Plain loops that the compiler turns into vector code, but for float16 and float32, which have instructions of their
+// own on many processors. Compiled once for each instruction set: nothing here may have external linkage but the table.
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
@@ -16,6 +16,8 @@
 
 namespace rope {
 namespace {
+
+constexpr int64_t kBlock = 256;  // elements between two stages
 
 // A float whose rounding to float16, bfloat16 or float8 is the value's own.
 ROPE_INLINE float narrowable(float value) { return value; }
@@ -104,67 +106,57 @@ struct UInt8 {
   ROPE_INLINE uint8_t from(int32_t value) { return int64_to_uint8(value); }
 };
 
-template <class Source, class Target>
-ROPE_INLINE void convert_plain(const typename Source::Bits* __restrict source, typename Target::Bits* __restrict target, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) target[i] = Target::from(Source::load(source[i]));
-}
-
-#if defined(__F16C__)
-
-constexpr int64_t kBlock = 64;
-constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-
-ROPE_INLINE void halves_to_floats(const uint16_t* source, float* target) {
-  for (int64_t i = 0; i < kBlock; i += 8) {
-    _mm256_storeu_ps(target + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source + i))));
+// The first stage of narrowing what is no float32.
+struct Narrowable {
+  using Bits = float;
+  template <class Value>
+  ROPE_INLINE float from(Value value) {
+    return narrowable(value);
   }
-}
+};
 
-ROPE_INLINE void floats_to_halves(const float* source, uint16_t* target) {
-  for (int64_t i = 0; i < kBlock; i += 8) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(target + i), _mm256_cvtps_ph(_mm256_loadu_ps(source + i), kNearest));
-  }
-}
-
-// Blocks of float16 by way of floats; the scalar functions give the same bits for the rest.
+// Not inlined: the conversions of two stages share these.
 template <class Source, class Target>
-ROPE_INLINE void convert_row(const typename Source::Bits* __restrict source, typename Target::Bits* __restrict target, int64_t count) {
+__attribute__((noinline)) void convert_direct(const typename Source::Bits* __restrict source, typename Target::Bits* __restrict target,
+                                              int64_t count) {
   int64_t i = 0;
+#if defined(__F16C__)
   if constexpr (std::is_same_v<Source, Float16> && std::is_same_v<Target, Float32>) {
-    for (; i + kBlock <= count; i += kBlock) halves_to_floats(source + i, target + i);
-  } else if constexpr (std::is_same_v<Source, Float16>) {
-    for (; i + kBlock <= count; i += kBlock) {
-      float values[kBlock];
-      halves_to_floats(source + i, values);
-      convert_plain<Float32, Target>(values, target + i, kBlock);
-    }
-  } else if constexpr (std::is_same_v<Source, Float32> && std::is_same_v<Target, Float16>) {
-    for (; i + kBlock <= count; i += kBlock) floats_to_halves(source + i, target + i);
-  } else if constexpr (std::is_same_v<Target, Float16>) {
-    for (; i + kBlock <= count; i += kBlock) {
-      float values[kBlock];
-      for (int64_t j = 0; j < kBlock; ++j) values[j] = narrowable(Source::load(source[i + j]));
-      floats_to_halves(values, target + i);
+    for (; i + 8 <= count; i += 8) {
+      _mm256_storeu_ps(target + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source + i))));
     }
   }
-  convert_plain<Source, Target>(source + i, target + i, count - i);
-}
-
-#else
-
-template <class Source, class Target>
-ROPE_INLINE void convert_row(const typename Source::Bits* __restrict source, typename Target::Bits* __restrict target, int64_t count) {
-  convert_plain<Source, Target>(source, target, count);
-}
-
+  if constexpr (std::is_same_v<Source, Float32> && std::is_same_v<Target, Float16>) {
+    constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    for (; i + 8 <= count; i += 8) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(target + i), _mm256_cvtps_ph(_mm256_loadu_ps(source + i), kNearest));
+    }
+  }
 #endif
+  for (; i < count; ++i) target[i] = Target::from(Source::load(source[i]));
+}
 
+template <class Element>
+constexpr bool kNarrow = std::is_same_v<Element, Float16> || std::is_same_v<Element, BFloat16> || std::is_same_v<Element, Float8E4M3> ||
+                         std::is_same_v<Element, Float8E5M2>;
+
+// In two stages where an end is a narrow float, but not the other float32: 32 loops serve all pairs.
 template <class Source, class Target>
-void convert(const void* source, void* target, int64_t count) {
+void convert(const void* from, void* to, int64_t count) {
+  const auto* source = static_cast<const typename Source::Bits*>(from);
+  auto* target = static_cast<typename Target::Bits*>(to);
   if constexpr (std::is_same_v<Source, Target>) {
-    std::memcpy(target, source, static_cast<size_t>(count) * sizeof(typename Source::Bits));
+    std::memcpy(target, source, static_cast<size_t>(count) * sizeof *source);
+  } else if constexpr ((!kNarrow<Source> && !kNarrow<Target>) || std::is_same_v<Source, Float32> || std::is_same_v<Target, Float32>) {
+    convert_direct<Source, Target>(source, target, count);
   } else {
-    convert_row<Source, Target>(static_cast<const typename Source::Bits*>(source), static_cast<typename Target::Bits*>(target), count);
+    using Stage = std::conditional_t<kNarrow<Source>, Float32, Narrowable>;
+    for (int64_t i = 0; i < count; i += kBlock) {
+      float values[kBlock];
+      const int64_t block = count - i < kBlock ? count - i : kBlock;
+      convert_direct<Source, Stage>(source + i, values, block);
+      convert_direct<Float32, Target>(values, target + i, block);
+    }
   }
 }
 

@@ -1,6 +1,7 @@
 // rope_copy on the CPU. The dimensions are reordered by the target's strides, as the elements may be copied in any order, and merged where
-// both sides allow; what is left is cut into tiles of two dimensions for the row loops. Where source and target disagree about the innermost
-// dimension (a transposition) a tile is small and near square, so that the lines it touches on both sides stay in the cache.
+// both sides allow; what is left is cut into tiles of two dimensions for the row loops. Where source and target disagree about the
+// innermost dimension (a transposition) a tile is small and near square and passes through the stack, so that both sides see whole cache
+// lines.
 #include "copy.h"
 
 #include <algorithm>
@@ -12,7 +13,7 @@ namespace rope {
 namespace {
 
 constexpr int64_t kTile = 16384;       // elements of a tile where both sides run along the same dimension
-constexpr int64_t kSide = 32;          // of the square tile of a transposition
+constexpr int64_t kSideBytes = 128;    // of the square tile of a transposition
 constexpr int64_t kShort = 16;         // a row of fewer elements is not worth a call
 constexpr int64_t kPerThread = 65536;  // elements below which another thread is not worth waking
 
@@ -65,6 +66,14 @@ int choose_rows(const Nest& nest) {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+// target[row][column] = source[row][column] by way of a block laid out [column][row]: read along the source's packed rows, written along
+// the target's columns.
+void copy_transposed(int source_dtype, int target_dtype, const Plane& p) {
+  alignas(64) char block[kSideBytes * kSideBytes];
+  convert_plane(source_dtype, target_dtype, {p.source, block, p.columns, p.rows, p.source_column_stride, p.source_row_stride, p.rows, 1});
+  convert_plane(target_dtype, target_dtype, {block, p.target, p.rows, p.columns, 1, p.rows, p.target_row_stride, p.target_column_stride});
+}
+
 void copy_line(const CopyParams& p, const Loop& loop) {
   const int64_t source_step = loop.source_stride * dtype_size(p.source_dtype),
                 target_step = loop.target_stride * dtype_size(p.target_dtype);
@@ -82,14 +91,15 @@ void copy_tiles(const CopyParams& p, Nest nest) {
   const Loop columns = nest.loops[nest.size - 1], rows = nest.loops[nest.size - 2];
   const int outer = nest.size - 2;
 
-  const int64_t area = transposed ? kSide * kSide : kTile;
-  const int64_t tile_columns = std::min(columns.length, transposed ? std::max(kSide, area / rows.length) : area);
+  const int64_t source_size = dtype_size(p.source_dtype), target_size = dtype_size(p.target_dtype);
+  const int64_t side = kSideBytes / std::max(source_size, target_size), area = transposed ? side * side : kTile;
+  const int64_t tile_columns = std::min(columns.length, transposed ? std::max(side, area / rows.length) : area);
   const int64_t tile_rows = std::min(rows.length, area / tile_columns);
   const int64_t across = ceil_div(columns.length, tile_columns), down = ceil_div(rows.length, tile_rows);
   int64_t tiles = across * down;
   for (int i = 0; i < outer; ++i) tiles *= nest.loops[i].length;
 
-  const int64_t source_size = dtype_size(p.source_dtype), target_size = dtype_size(p.target_dtype);
+  const auto copy_tile = transposed && rows.length >= kShort ? copy_transposed : convert_plane;
   parallel_for(tiles, ceil_div(kPerThread, tile_columns * tile_rows), [&](int64_t begin, int64_t end) {
     for (int64_t tile = begin; tile < end; ++tile) {
       const int64_t column = tile % across * tile_columns, row = tile / across % down * tile_rows;
@@ -102,10 +112,10 @@ void copy_tiles(const CopyParams& p, Nest nest) {
         source += index * nest.loops[i].source_stride;
         target += index * nest.loops[i].target_stride;
       }
-      convert_plane(p.source_dtype, p.target_dtype,
-                    {p.source + source * source_size, p.target + target * target_size, std::min(tile_rows, rows.length - row),
-                     std::min(tile_columns, columns.length - column), rows.source_stride, columns.source_stride, rows.target_stride,
-                     columns.target_stride});
+      copy_tile(p.source_dtype, p.target_dtype,
+                {p.source + source * source_size, p.target + target * target_size, std::min(tile_rows, rows.length - row),
+                 std::min(tile_columns, columns.length - column), rows.source_stride, columns.source_stride, rows.target_stride,
+                 columns.target_stride});
     }
   });
 }

@@ -1,6 +1,7 @@
-// Standard normal numbers as a function of a seed and an index alone, the same bits on every machine and, with contraction off, on CUDA: a hash
-// gives two uniform numbers for each pair of indices, Box and Muller's transform makes two normal ones of them. Logarithm, sine and cosine are
-// short series here, because no two mathematical libraries agree about their last bit. Good to a few units in the last place of float64.
+// Standard normal numbers as a function of a seed and an index alone, the same bits on every machine and, with contraction off, on CUDA: a
+// hash gives two uniform numbers for each pair of indices, Box and Muller's transform makes two normal ones of them. Logarithm, sine and
+// cosine are short series here, because no two mathematical libraries agree about their last bit. Good to a few units in the last place of
+// float64.
 #pragma once
 
 #include <cstdint>
@@ -40,7 +41,7 @@ ROPE_HOST_DEVICE NormalPair normal_pair(uint64_t seed, uint64_t pair) {
   const uint64_t first = mix_bits(counter + kStep), second = mix_bits(counter + 2 * kStep);
   const double radius = __builtin_sqrt(-2.0 * normal_log(static_cast<double>((first >> 11) + 1) * 0x1p-53));  // of (0, 1]
 
-  // The angle is `second` 2^-64 turns: its upper two bits choose the quadrant, the next 51 a place within (-1/8, 1/8) of a turn of its middle.
+  // The upper two bits of `second` choose the quadrant, the next 51 a place within an eighth of a turn of its middle.
   const uint64_t quadrant = second >> 62;
   const double place = static_cast<double>(static_cast<int64_t>(second << 2) >> 13) * 0x1p-50;  // [-1, 1)
   const double angle = place * 0x1.921fb54442d18p-1, square = angle * angle;                    // pi / 4

@@ -1,0 +1,58 @@
+// Builds librope.so, when it is stale, and the sanitized copy with the C test programs.
+import { existsSync, mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import { filesUnder, fingerprint, inProject, readIfThere, root } from "./paths.ts";
+import { run, ScriptError } from "./process.ts";
+import { requireBuildTools, which } from "./tools.ts";
+
+/** The release build that src/native/locate.ts finds. */
+export const library: string = inProject("build", "librope.so");
+
+/** Builds build/librope.so unless it was made from exactly these sources. Says whether anything was built. */
+export async function buildLibrary(): Promise<"built" | "up to date"> {
+  const stamp = inProject("build", ".librope-built");
+  const wanted = fingerprint(["CMakeLists.txt", ...filesUnder(["csrc"], /\.(cpp|h|inc|map)$/)]);
+  if (existsSync(library) && readIfThere(stamp) === wanted) return "up to date";
+  rmSync(stamp, { force: true });
+  await cmake(inProject("build"), ["-DCMAKE_BUILD_TYPE=Release"]);
+  writeFileSync(stamp, wanted);
+  return "built";
+}
+
+/** Builds the library and test/c with AddressSanitizer and UndefinedBehaviorSanitizer. Gives back the programs. */
+export async function buildSanitized(): Promise<string[]> {
+  const folder = inProject("build", "sanitize");
+  await cmake(folder, ["-DCMAKE_BUILD_TYPE=RelWithDebInfo", "-DROPE_SANITIZE=ON", "-DROPE_BUILD_TESTS=ON"]);
+  return filesUnder(["test/c"], /\.c(pp)?$/).flatMap((path) => {
+    const name = path.replace(/^.*\/(.*)\..*$/, "$1");
+    return (path.endsWith(".c") ? [name, `${name}_as_cpp`] : [name]).map((program) => join(folder, "test", program));
+  });
+}
+
+/** "1.2 MB" */
+export function librarySize(): string {
+  return `${(statSync(library).size / 1e6).toFixed(1)} MB`;
+}
+
+async function cmake(folder: string, options: readonly string[]): Promise<void> {
+  requireBuildTools();
+  mkdirSync(folder, { recursive: true });
+  const cache = join(folder, "CMakeCache.txt");
+  // CMake refuses the cache of a checkout that was moved or copied.
+  const home = /^CMAKE_HOME_DIRECTORY:INTERNAL=(.*)$/m.exec(readIfThere(cache) ?? "")?.[1];
+  if (home !== undefined && home !== root) {
+    rmSync(cache);
+    rmSync(join(folder, "CMakeFiles"), { recursive: true, force: true });
+  }
+  const generator = existsSync(cache) || which("ninja") === undefined ? [] : ["-G", "Ninja"];
+  await step("cmake", ["-S", root, "-B", folder, ...generator, ...options]);
+  await step("cmake", ["--build", folder, "--parallel", String(availableParallelism())]);
+}
+
+async function step(program: string, args: readonly string[]): Promise<void> {
+  const { code, output } = await run(program, args);
+  if (code === 0) return;
+  const telling = output.replace(/^\[[ \d/%]+\] (?!Linking).*\n/gm, ""); // without the progress of ninja and make
+  throw new ScriptError(`${telling.trimEnd()}\n\nThe build of librope failed: ${program} ${args.join(" ")}`);
+}

@@ -1,0 +1,219 @@
+// The steps of `bun run test`, each a function that says how many things passed and failed and what was printed.
+import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import process from "node:process";
+import { readHeader } from "./header.ts";
+import { install } from "./install.ts";
+import { buildLibrary, buildSanitized, library, librarySize } from "./native.ts";
+import { pack } from "./pack.ts";
+import { filesUnder, inProject } from "./paths.ts";
+import { type Finished, run, type RunOptions, runOrThrow, ScriptError } from "./process.ts";
+import { bun, cc, clangFormat, cxx, deno, which } from "./tools.ts";
+
+/** What came of a step. Nothing passed and nothing failed: it was skipped, and the note says why. */
+export interface Outcome {
+  readonly passed: number;
+  readonly failed: number;
+  readonly output: string;
+  /** A few words beside the step's name. */
+  readonly note: string;
+}
+
+const code = ["mod.ts", "src", "test", "bench", "examples", "scripts"];
+
+/** A step that threw has failed once. */
+export function thrown(error: unknown): Outcome {
+  const output = error instanceof ScriptError ? error.message : error instanceof Error ? error.stack ?? error.message : String(error);
+  return { passed: 0, failed: 1, output, note: "" };
+}
+
+function passed(note = ""): Outcome {
+  return { passed: 1, failed: 0, output: "", note };
+}
+
+async function command(program: string, args: readonly string[], options: RunOptions = {}): Promise<Outcome> {
+  const output = await runOrThrow(program, args, options);
+  return { ...passed(), output };
+}
+
+// ---- what is needed for the rest -------------------------------------------------------------------------------------------------
+
+export async function installed(): Promise<Outcome> {
+  await install();
+  return passed();
+}
+
+export async function build(): Promise<Outcome> {
+  const result = await buildLibrary();
+  return passed(`librope.so ${result}, ${librarySize()}`);
+}
+
+export function layouts(): Promise<Outcome> {
+  return command(process.execPath, [inProject("scripts", "layouts.ts"), "--check"]);
+}
+
+// ---- the tests -------------------------------------------------------------------------------------------------------------------
+
+export async function bunTests(files: readonly string[]): Promise<Outcome> {
+  await buildLibrary();
+  const finished = await run(bun(), ["test", ...files]);
+  return counted(finished, /^ *(\d+) pass$/gm, /^ *(\d+) fail$/gm, /^ *(\d+) (?:skip|todo)$/gm);
+}
+
+export async function denoTests(files: readonly string[]): Promise<Outcome> {
+  await buildLibrary();
+  const writable = inProject("build", "tmp");
+  mkdirSync(writable, { recursive: true });
+  const permissions = ["--allow-ffi", "--allow-read", "--allow-env", `--allow-write=${writable}`, `--allow-run=${deno()}`];
+  const flags = ["test", "--no-prompt", "--no-check", "--reporter=dot", "--v8-flags=--expose-gc", ...permissions];
+  const finished = await run(deno(), [...flags, ...files]);
+  return counted(finished, /\| (\d+) passed/g, /\| (\d+) failed/g, /\| (\d+) ignored/g);
+}
+
+// The examples of JSDoc comments and of the README, each a test of its own.
+export async function examples(): Promise<Outcome> {
+  await buildLibrary();
+  const files = ["mod.ts", "src", "README.md", "docs"].filter((path) => existsSync(inProject(path)));
+  const flags = ["test", "--doc", "--no-prompt", "--reporter=dot", "--allow-ffi", "--allow-read", "--allow-env"];
+  const finished = await run(deno(), [...flags, ...files]);
+  return counted(finished, /\| (\d+) passed/g, /\| (\d+) failed/g, /\| (\d+) ignored/g);
+}
+
+// The numbers of a test runner's summary. One that ends badly without having counted a failure (a crash, a file that does not load) has one.
+function counted({ code, output }: Finished, pass: RegExp, fail: RegExp, skip: RegExp): Outcome {
+  const [passed, failures] = [lastNumber(output, pass), lastNumber(output, fail)];
+  const skipped = [...output.slice(-2000).matchAll(skip)].reduce((sum, match) => sum + Number(match[1]), 0);
+  const failed = failures > 0 ? failures : code !== 0 || passed === 0 ? 1 : 0;
+  const note = `${passed} passed${skipped > 0 ? `, ${skipped} skipped` : ""}${failed > 0 ? `, ${failed} failed` : ""}`;
+  return { passed, failed, output: output.replace(/^(\(pass\).*|[.,!])\n/gm, ""), note };
+}
+
+function lastNumber(text: string, pattern: RegExp): number {
+  return Number([...text.matchAll(pattern)].at(-1)?.[1] ?? 0);
+}
+
+/** The README's first command, as far as it is quick. */
+export async function demo(): Promise<Outcome> {
+  await buildLibrary();
+  return command(bun(), [inProject("examples", "demo.ts")], { cwd: inProject("build") });
+}
+
+// ---- the text of the sources -----------------------------------------------------------------------------------------------------
+
+export function typesBun(): Promise<Outcome> {
+  return command(bun(), ["check", "--no-script"]);
+}
+
+export function typesDeno(): Promise<Outcome> {
+  return command(deno(), ["check", "--quiet", ...code.filter((path) => existsSync(inProject(path)))]);
+}
+
+export function lint(): Promise<Outcome> {
+  return command(deno(), ["lint", "--quiet"]);
+}
+
+export function format(): Promise<Outcome> {
+  return command(deno(), ["fmt", "--check"]);
+}
+
+export async function formatC(): Promise<Outcome> {
+  const formatter = clangFormat();
+  const files = filesUnder(["csrc", "test/c"], /\.(h|c|cpp)$/);
+  if (formatter === undefined) {
+    const note = `npm has no clang-format for ${process.platform} ${process.arch}: ${files.length} files not looked at`;
+    return { passed: 0, failed: 0, output: "", note };
+  }
+  const { output } = await run(formatter, ["--dry-run", ...files]);
+  const unformatted = new Set([...output.matchAll(/^(.*?):\d+:\d+: warning/gm)].map((match) => match[1]));
+  if (unformatted.size > 0) throw new ScriptError(`not formatted (bun run format): ${[...unformatted].join(", ")}`);
+  return passed(`${files.length} files`);
+}
+
+export function docs(): Promise<Outcome> {
+  return command(deno(), ["doc", "--no-npm", "--lint", "mod.ts", "src/testing.ts"]);
+}
+
+export function publish(): Promise<Outcome> {
+  return command(deno(), ["publish", "--dry-run", "--allow-dirty"]);
+}
+
+// ---- the C side ------------------------------------------------------------------------------------------------------------------
+
+/** rope.h is valid C11 and C++11 on its own. */
+export async function header(): Promise<Outcome> {
+  const [c, cpp] = [cc(), cxx()];
+  if (c === undefined || cpp === undefined) throw new ScriptError("no C and C++ compiler on PATH");
+  const strict = ["-Wall", "-Wextra", "-pedantic", "-Werror", "-fsyntax-only"];
+  await runOrThrow(c, [...strict, "-std=c11", "-x", "c", inProject("csrc", "include", "rope.h")]);
+  return command(cpp, [...strict, "-std=c++11", "-x", "c++", inProject("csrc", "include", "rope.h")]);
+}
+
+/** The library exports exactly the functions of rope.h and needs no library but libc and libm. */
+export async function symbols(): Promise<Outcome> {
+  await buildLibrary();
+  if (process.platform !== "linux") return { passed: 0, failed: 0, output: "", note: "only looked at on Linux" };
+  for (const tool of ["nm", "readelf"]) {
+    if (which(tool) === undefined) throw new ScriptError(`${tool} is not on PATH. Debian, Ubuntu: sudo apt-get install binutils`);
+  }
+  const exported = (await runOrThrow("nm", ["-D", "--defined-only", library])).trim().split("\n").map((line) =>
+    line.split(" ").at(-1) ?? ""
+  );
+  const declared = readHeader().functions;
+  const dynamic = await runOrThrow("readelf", ["-d", library], { env: { LC_ALL: "C" } });
+  const needed = [...dynamic.matchAll(/\(NEEDED\).*\[(.*)\]/g)].map((match) => match[1] ?? "");
+  const complaints = [
+    ...exported.filter((name) => !declared.includes(name)).map((name) => `exported, but not in rope.h: ${name}`),
+    ...declared.filter((name) => !exported.includes(name)).map((name) => `in rope.h, but not exported: ${name}`),
+    ...needed.filter((name) => !/^lib[cm]\.so/.test(name)).map((name) => `needs a library beside libc and libm: ${name}`),
+  ];
+  if (complaints.length > 0) throw new ScriptError(complaints.join("\n"));
+  return passed(`${exported.length} functions; needs ${needed.join(", ")}`);
+}
+
+/** The programs of test/c against a library with AddressSanitizer and UndefinedBehaviorSanitizer; each is a test. */
+export async function sanitize(): Promise<Outcome> {
+  const programs = await buildSanitized();
+  const env = { ASAN_OPTIONS: "detect_leaks=1", UBSAN_OPTIONS: "print_stacktrace=1:halt_on_error=1" };
+  const failures: string[] = [];
+  for (const program of programs) {
+    const { code, output } = await run(program, [], { env });
+    if (code !== 0) failures.push(`${basename(program)} ended with code ${code}\n${output}`);
+  }
+  if (programs.length === 0) failures.push("there is no program in test/c");
+  const [good, bad] = [programs.length - failures.length, failures.length];
+  return { passed: Math.max(good, 0), failed: bad, output: failures.join("\n"), note: programs.map((path) => basename(path)).join(", ") };
+}
+
+// ---- the package -----------------------------------------------------------------------------------------------------------------
+
+/** `bun add` of the packed project into an empty one runs a rotation. */
+export async function packaged(): Promise<Outcome> {
+  const folder = mkdtempSync(join(tmpdir(), "librope-package-"));
+  try {
+    const tarball = await pack(folder);
+    const project = join(folder, "project");
+    mkdirSync(project);
+    writeFileSync(join(project, "package.json"), `{ "name": "empty", "type": "module" }\n`);
+    writeFileSync(join(project, "rotate.ts"), rotation);
+    await runOrThrow(bun(), ["add", tarball], { cwd: project });
+    const output = await runOrThrow(bun(), ["rotate.ts"], { cwd: project, env: { ROPE_LIBRARY: "" } });
+    if (output.trim() !== "rotated") throw new ScriptError(`rotate.ts printed:\n${output}`);
+    return passed(`${basename(tarball)}, ${(statSync(tarball).size / 1e6).toFixed(1)} MB`);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+const rotation = `import { applyRope, Tensor } from "@librope/rope";
+import { referenceRope } from "@librope/rope/testing";
+
+if (typeof referenceRope !== "function") throw new Error("no referenceRope");
+const q = Tensor.from(new Float32Array([1, 0]), [1, 1, 2], { device: "cpu" });
+const k = Tensor.from(new Float32Array([0, 1]), [1, 1, 2], { device: "cpu" });
+const [q1, k1] = applyRope(q, k, { offset: 1 });
+const expected = [Math.cos(1), Math.sin(1), -Math.sin(1), Math.cos(1)];
+const actual = [...q1.readBlocking(), ...k1.readBlocking()].map(Number);
+const error = Math.max(...actual.map((value, index) => Math.abs(value - (expected[index] ?? NaN))));
+console.log(error < 1e-6 ? "rotated" : \`off by \${error}: \${actual}\`);
+`;
