@@ -15,7 +15,10 @@ template <class Args>
 Args read_block(const Args* args) {
   Args out{};
   if (args == nullptr) fail(ROPE_ARGUMENT, "args", "the address of an argument block", "NULL");
-  if (args->size < 8) fail(ROPE_ARGUMENT, "size", text("at least 8 and usually %zu", sizeof out), text("%u", args->size));
+  // Every layout of every header ends at a multiple of 8; another size would cut an address in two.
+  if (args->size < 8 || args->size % 8 != 0) {
+    fail(ROPE_ARGUMENT, "size", text("a multiple of 8 and usually %zu", sizeof out), text("%u", args->size));
+  }
   std::memcpy(&out, args, args->size < sizeof out ? args->size : sizeof out);
   return out;
 }

@@ -17,8 +17,8 @@ extern const RotateRows rotate_rows_baseline, rotate_rows_v3, rotate_rows_v4;
 
 namespace {
 
-// A thread's share must be worth waking it: about 20 us of work.
-constexpr int64_t kBytesPerChunk = 128 << 10;
+// A thread's share must be worth waking it: tens of microseconds of work.
+constexpr int64_t kBytesPerChunk = 256 << 10;
 
 const RotateRows& rows_of_machine() {
   switch (machine().isa) {

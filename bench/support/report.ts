@@ -1,0 +1,63 @@
+// What every benchmark does with its numbers: medians, a table, and a JSON file that names the machine.
+import { mkdirSync, writeFileSync } from "node:fs";
+import { availableParallelism, cpus, release } from "node:os";
+import process from "node:process";
+import { inProject } from "../../scripts/support/paths.ts";
+import { run } from "../../scripts/support/process.ts";
+import { Device, version } from "../../mod.ts";
+
+/** "bun" or "deno". */
+export const runtime: "bun" | "deno" = "Bun" in globalThis ? "bun" : "deno";
+
+/** Where and of what the numbers are. */
+export interface Machine {
+  readonly cpu: string;
+  readonly cores: number;
+  readonly device: string;
+  readonly kernel: string;
+  readonly runtime: string;
+  readonly librope: string;
+  /** The commit; "+" where the checkout had changes. */
+  readonly commit: string;
+  readonly date: string;
+}
+
+/** This machine. */
+export async function machine(): Promise<Machine> {
+  const commit = await run("git", ["rev-parse", "--short=12", "HEAD"]);
+  const changes = await run("git", ["status", "--porcelain", "--", "csrc", "src", "bench"]);
+  const versions = process.versions as Record<string, string | undefined>;
+  return {
+    cpu: cpus()[0]?.model.trim() ?? "unknown",
+    cores: availableParallelism(),
+    device: Device.open("cpu").info.description,
+    kernel: `${process.platform} ${release()}`,
+    runtime: `${runtime} ${versions[runtime] ?? "unknown"}`,
+    librope: version,
+    commit: commit.code === 0 ? commit.output.trim() + (changes.output.trim() === "" ? "" : "+") : "unknown",
+    date: new Date().toISOString().slice(0, 10),
+  };
+}
+
+/** Writes bench/results/<name>.json and gives back its path. */
+export function writeResults(name: string, results: object): string {
+  const path = inProject("bench", "results", `${name}.json`);
+  mkdirSync(inProject("bench", "results"), { recursive: true });
+  writeFileSync(path, `${JSON.stringify(results, null, 1)}\n`);
+  return path;
+}
+
+/** The value below which a part of the values lie; 0.5 is the median. */
+export function quantile(values: ArrayLike<number>, part: number): number {
+  const sorted = Float64Array.from(values).sort();
+  return sorted[Math.min(sorted.length - 1, Math.floor(part * sorted.length))] ?? NaN;
+}
+
+/** Rows of text as a table: the first column to the left, the others to the right. */
+export function table(header: readonly string[], rows: readonly (readonly string[])[]): string {
+  const lines = [header, ...rows];
+  const widths = header.map((_, column) => Math.max(...lines.map((line) => line[column]?.length ?? 0)));
+  return lines.map((line) =>
+    line.map((entry, column) => column === 0 ? entry.padEnd(widths[0] ?? 0) : entry.padStart(widths[column] ?? 0)).join("  ").trimEnd()
+  ).join("\n");
+}

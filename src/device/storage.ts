@@ -1,0 +1,150 @@
+// A piece of memory that tensors view. Counted by the tensors on it and by the graphs that recorded a use of it; with the last one gone it
+// returns to where it came from.
+import { RopeArgumentError } from "../errors.ts";
+import { library } from "../native/library.ts";
+import type { DeviceState } from "./state.ts";
+import type { Stream } from "./stream.ts";
+
+/**
+ * Where memory came from, and so where it goes: "pooled" ArrayBuffers back to the pool, "native" memory of rope_memory_allocate to C; "borrowed"
+ * arrays and "foreign" addresses stay their owner's.
+ */
+export type StorageKind = "pooled" | "native" | "borrowed" | "foreign";
+
+/** Memory of one device. */
+export class Storage {
+  readonly state: DeviceState;
+  readonly kind: StorageKind;
+  /** What the pool reserved; 0 for memory that is not the pool's. */
+  readonly capacity: number;
+  /** Bytes asked for. */
+  bytes: number;
+  /** Where byte 0 lies. */
+  address: number;
+  /** The memory as JavaScript has it; null for native and foreign memory, which gets views on demand. */
+  buffer: ArrayBufferLike | null;
+  /** Where byte 0 lies in the buffer. */
+  byteOffset: number;
+  /** Whether JavaScript code outside has the buffer, and so may have detached it. */
+  exposed: boolean;
+  /** Kept alive as long as this. */
+  owner: unknown = null;
+
+  #references = 0;
+  #bufferBytes = 0;
+  #views: ArrayBuffer[] | null = null;
+  #lastStream = -1;
+  #otherStreams: number[] | null = null;
+
+  /** Made by the pool and by the makers of borrowed and foreign tensors. */
+  constructor(state: DeviceState, kind: StorageKind, memory: {
+    readonly bytes: number;
+    readonly capacity: number;
+    readonly address: number;
+    readonly buffer: ArrayBufferLike | null;
+    readonly byteOffset: number;
+  }) {
+    this.state = state;
+    this.kind = kind;
+    this.bytes = memory.bytes;
+    this.capacity = memory.capacity;
+    this.address = memory.address;
+    this.buffer = memory.buffer;
+    this.byteOffset = memory.byteOffset;
+    this.exposed = kind === "borrowed";
+    this.#bufferBytes = memory.buffer?.byteLength ?? 0;
+  }
+
+  /** One more user. */
+  retain(): void {
+    this.#references++;
+  }
+
+  /** One user less; the last one lets the memory go. */
+  release(): void {
+    if (--this.#references > 0) return;
+    this.#lastStream = -1;
+    this.#otherStreams = null;
+    if (this.#views !== null) {
+      for (const view of this.#views) detach(view);
+      this.#views = null;
+    }
+    this.state.pool.recycle(this);
+  }
+
+  /** Whether the buffer was detached by its owner: transferred, or posted to a Worker. */
+  get detached(): boolean {
+    return this.exposed && this.buffer !== null && this.buffer.byteLength !== this.#bufferBytes;
+  }
+
+  /** Notes that work on `stream` touches this memory. Called for every tensor of every operation. */
+  use(stream: Stream): void {
+    if (stream.handle === this.#lastStream && this.state.recording === null) return;
+    this.#useAlso(stream);
+  }
+
+  /** The streams that have touched this memory since it was taken from the pool: it may be used again when all of them have passed. */
+  get streams(): readonly number[] {
+    if (this.#lastStream < 0) return [];
+    return this.#otherStreams === null ? [this.#lastStream] : [...this.#otherStreams, this.#lastStream];
+  }
+
+  #useAlso(stream: Stream): void {
+    const recording = this.state.recording;
+    if (recording !== null && recording.stream === stream) recording.keep(this);
+    const last = this.#lastStream;
+    if (stream.handle === last) return;
+    // CPU work is complete when its call returns, so no stream has to wait for another; a device with queues orders them here.
+    if (last >= 0) {
+      const others = (this.#otherStreams ?? []).filter((handle) => handle !== stream.handle && handle !== last);
+      others.push(last);
+      this.#otherStreams = others;
+    }
+    this.#lastStream = stream.handle;
+  }
+
+  /** `bytes` of this memory from `offset` on as JavaScript sees them, for `data`. They are detached when the storage is released. */
+  expose(operation: string, offset: number, bytes: number): { readonly buffer: ArrayBufferLike; readonly byteOffset: number } {
+    if (this.buffer !== null) {
+      this.exposed = true;
+      return { buffer: this.buffer, byteOffset: this.byteOffset + offset };
+    }
+    if (bytes === 0) return { buffer: new ArrayBuffer(0), byteOffset: 0 };
+    let view;
+    try {
+      view = library().view(this.address + offset, bytes);
+    } catch (cause) {
+      if (!(cause instanceof RangeError)) throw cause;
+      const advice = "Take the data of slices, or use read().";
+      throw new RopeArgumentError({
+        operation,
+        argument: "this tensor",
+        expected: "no larger than an ArrayBuffer can be",
+        actual: `${bytes} bytes`,
+        advice,
+        cause,
+      });
+    }
+    (this.#views ??= []).push(view);
+    return { buffer: view, byteOffset: 0 };
+  }
+
+  /** Frees the buffer now rather than when it is collected, as far as the engine does. */
+  drop(): void {
+    if (this.buffer instanceof ArrayBuffer) detach(this.buffer);
+    this.buffer = null;
+  }
+
+  /** Puts the memory into a new ArrayBuffer, so that every array that outside code made of the old one has length 0. */
+  renew(): void {
+    if (!(this.buffer instanceof ArrayBuffer)) return;
+    this.buffer = this.buffer.transfer();
+    this.address = library().address(new Uint8Array(this.buffer)) + this.byteOffset;
+    this.exposed = false;
+  }
+}
+
+/** Empties an ArrayBuffer: memory of the engine's own is freed, native memory that it aliases is not. */
+function detach(view: ArrayBuffer): void {
+  if (!view.detached) view.transfer(0);
+}

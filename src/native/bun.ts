@@ -1,0 +1,45 @@
+// Bun's FFI behind the Backend interface. bun:ffi comes through process.getBuiltinModule: synchronous, and nothing that Deno would try to resolve.
+import { type Backend, type NativeFunction, type NativeFunctions, symbols } from "./symbols.ts";
+
+// Only what is used of bun:ffi, so that neither the shipped source nor its users need @types/bun.
+interface BunFfi {
+  dlopen(path: string, table: Record<string, { args: string[]; returns: string }>): { symbols: Record<string, unknown> };
+  toArrayBuffer(address: number, offset: number, bytes: number): ArrayBuffer;
+}
+interface BunProcess {
+  env: Record<string, string | undefined>;
+  getBuiltinModule(name: "bun:ffi"): BunFfi;
+  getBuiltinModule(name: "node:fs"): { statSync(path: string, options: { throwIfNoEntry: false }): { isFile(): boolean } | undefined };
+}
+
+/** Makes Bun's backend. */
+export function bunBackend(): Backend {
+  const process = (globalThis as unknown as { process: BunProcess }).process;
+  const ffi = process.getBuiltinModule("bun:ffi");
+  return {
+    environment: (name) => process.env[name],
+    isFile(path): boolean {
+      try {
+        return process.getBuiltinModule("node:fs").statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
+      } catch {
+        return false; // a part of the path is a file or must not be entered
+      }
+    },
+    probe(path): { abi: number; version: number } {
+      const library = ffi.dlopen(path, { rope_abi_version: { args: [], returns: "i32" }, rope_version: { args: [], returns: "i32" } });
+      const { rope_abi_version, rope_version } = library.symbols as Record<string, () => number>;
+      return { abi: rope_abi_version?.() ?? 0, version: rope_version?.() ?? 0 };
+    },
+    open(path): ReturnType<Backend["open"]> {
+      const table: Record<string, { args: string[]; returns: string }> = { rope_address: { args: ["buffer"], returns: "ptr" } };
+      for (const symbol of symbols) table[symbol] = { args: ["buffer", "buffer"], returns: "i32" };
+      const found = ffi.dlopen(path, table).symbols;
+      const address = found["rope_address"] as (memory: Uint8Array) => number | null;
+      const functions = {} as NativeFunctions;
+      for (const symbol of symbols) functions[symbol] = found[symbol] as NativeFunction;
+      return { functions, address: (memory) => address(memory) ?? 0 };
+    },
+    view: (address, bytes) => ffi.toArrayBuffer(address, 0, bytes),
+    denied: () => undefined,
+  };
+}

@@ -1,0 +1,47 @@
+// Where librope.so is: ROPE_LIBRARY, else build/librope.so of this package. Never a bare name: the system's search path is nobody's choice.
+import { RopeLibraryError } from "../errors.ts";
+import { quote } from "../arguments.ts";
+import type { Backend } from "./symbols.ts";
+
+/** A found library: its path, and which rule found it. */
+export interface Location {
+  readonly path: string;
+  readonly source: "ROPE_LIBRARY" | "package";
+}
+
+const howToBuild =
+  "Build it with `bun run build` in the package's folder (it needs the packages cmake and g++), or set ROPE_LIBRARY to a librope.so.";
+
+/** Finds librope.so or throws a RopeLibraryError that says what was looked for, where, and what to run. `moduleUrl` is that of this file. */
+export function locate(backend: Backend, moduleUrl: string = import.meta.url): Location {
+  const named = backend.environment("ROPE_LIBRARY");
+  if (named !== undefined && named !== "") {
+    if (!named.startsWith("/")) {
+      throw libraryError(
+        `ROPE_LIBRARY must be the absolute path of a librope.so, got ${quote(named)}`,
+        "Give it from the root: ROPE_LIBRARY=/path/to/librope.so.",
+      );
+    }
+    if (backend.isFile(named) === false) {
+      throw libraryError(`there is no librope.so at ${named}, where ROPE_LIBRARY points`, "Correct or unset ROPE_LIBRARY.");
+    }
+    return { path: named, source: "ROPE_LIBRARY" };
+  }
+  const built = new URL("../../build/librope.so", moduleUrl);
+  if (built.protocol !== "file:") {
+    throw libraryError(
+      `there is no librope.so beside ${moduleUrl.slice(0, 200)}, which is no file`,
+      "Set ROPE_LIBRARY to the absolute path of a librope.so.",
+    );
+  }
+  const path = decodeURIComponent(built.pathname);
+  if (backend.isFile(path) === false) {
+    throw libraryError(`librope.so was looked for at ${path}, and is not there (ROPE_LIBRARY is not set)`, howToBuild);
+  }
+  return { path, source: "package" };
+}
+
+/** An error of finding or opening the library. */
+export function libraryError(message: string, advice: string, cause?: unknown): RopeLibraryError {
+  return new RopeLibraryError({ operation: "librope", message, advice, cause });
+}

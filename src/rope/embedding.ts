@@ -1,0 +1,387 @@
+// A rotary embedding: frequencies that stay, and what a model adds to them.
+import { argumentError, checkBoolean, checkInteger, checkOptions, describe } from "../arguments.ts";
+import { type Device, type DeviceLike, resolveDevice } from "../device/device.ts";
+import type { DeviceState } from "../device/state.ts";
+import { resolveStream } from "../device/stream.ts";
+import { RopeDisposedError } from "../errors.ts";
+import { Block } from "../native/block.ts";
+import { enums, layouts } from "../native/layouts.ts";
+import { denseGeometry } from "../tensor/geometry.ts";
+import { allocate, checkTensor, geometryOf, stateOf } from "../tensor/operations.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { type FromConfigOptions, optionsFromConfig } from "./config.ts";
+import { Frequencies } from "./frequencies.ts";
+import {
+  type Angles,
+  anglesCode,
+  checkAngles,
+  checkCallOptions,
+  checkPairing,
+  checkPositive,
+  checkQueryKey,
+  forwardKeys,
+  type ForwardOptions,
+  type Indices,
+  inplaceKeys,
+  type InplaceOptions,
+  type Pairing,
+  pairingCode,
+  type RotateOptions,
+} from "./options.ts";
+import { resolvePositionList } from "./positions.ts";
+import { rotateInto, rotateOutOfPlace, type Setting } from "./rotate.ts";
+import { resolveRule, type RopeScaling } from "./rules.ts";
+
+/** What a {@linkcode RotaryEmbedding} is made from. */
+export interface RotaryEmbeddingOptions {
+  /** The head dimension D of q and k. */
+  readonly dim: number;
+  /** The context length of the model; `llama3` scaling without its own original length starts from it. Never a limit on positions. Default 2048. */
+  readonly maxSeqLen?: number | undefined;
+  /** The base of the frequencies, theta. Default 10000. */
+  readonly base?: number | undefined;
+  /** The frequency rule, with Hugging Face's keys in camelCase. Default `{ ropeType: "default" }`. */
+  readonly scaling?: RopeScaling | undefined;
+  /** R, the channels that rotate. Even. Default D - rotaryOffset, or trunc(D * scaling.partialRotaryFactor). */
+  readonly rotaryDim?: number | undefined;
+  /** The first channel that rotates. Default 0. */
+  readonly rotaryOffset?: number | undefined;
+  /** Default "half". */
+  readonly pairing?: Pairing | undefined;
+  /** Default "exact". */
+  readonly angles?: Angles | undefined;
+  /** Frequencies in place of a rule, in radians per position: [R/2], [axes, R/2] or [axes, heads, R/2], row-major. */
+  readonly frequencies?: ArrayLike<number> | undefined;
+  /** How many positions a token has. Default 1, or as many as `axisOfPair` names. */
+  readonly axes?: number | undefined;
+  /** Which axis drives each of the R/2 pairs (M-RoPE); with a rule, or with [R/2] frequencies. */
+  readonly axisOfPair?: readonly number[] | undefined;
+  /** Multiplies cos and sin. Default 1. */
+  readonly attentionFactor?: number | undefined;
+  /** Negate sin (nanochat). Default false. */
+  readonly conjugate?: boolean | undefined;
+  /** The device of `cosSin` results. Default "auto". q and k may be on any. */
+  readonly device?: DeviceLike | undefined;
+}
+
+const optionKeys = [
+  "dim",
+  "maxSeqLen",
+  "base",
+  "scaling",
+  "rotaryDim",
+  "rotaryOffset",
+  "pairing",
+  "angles",
+  "frequencies",
+  "axes",
+  "axisOfPair",
+  "attentionFactor",
+  "conjugate",
+  "device",
+];
+
+const cosSinLayout = layouts.cos_sin_args;
+const cosSinBlock = new Block(cosSinLayout, "rope_cos_sin");
+
+/**
+ * Rotary position embeddings of one model: the frequencies are made once, every call only rotates.
+ *
+ * @example
+ * ```ts
+ * import { RotaryEmbedding, Tensor } from "@librope/rope";
+ *
+ * using rope = new RotaryEmbedding({ dim: 64, base: 500_000 });
+ * using q = Tensor.random([1, 16, 8, 64]); // [B, S, Hq, D]
+ * using k = Tensor.random([1, 16, 2, 64]);
+ * const [qRotated, kRotated] = rope.forward(q, k, { offset: 100 });
+ * qRotated.dispose();
+ * kRotated.dispose();
+ * ```
+ */
+export class RotaryEmbedding {
+  /** The head dimension D. */
+  readonly dim: number;
+  /** R, the channels that rotate. */
+  readonly rotaryDim: number;
+  /** The first channel that rotates. */
+  readonly rotaryOffset: number;
+  /** Which channels form a pair. */
+  readonly pairing: Pairing;
+  /** How many positions a token has. */
+  readonly axes: number;
+  /** What cos and sin are multiplied by. */
+  readonly attentionFactor: number;
+
+  readonly #state: DeviceState;
+  readonly #frequencies: Frequencies;
+  readonly #setting: Setting;
+  readonly #heads: number;
+  readonly #axisOfPair: Int32Array<ArrayBuffer> | null;
+  #values: { exact: Float64Array<ArrayBuffer>; invFreq: Float32Array<ArrayBuffer> } | null = null;
+
+  /**
+   * Makes the frequencies.
+   *
+   * @throws RopeArgumentError for an option that cannot be, and for a rule that this version does not have.
+   */
+  constructor(options: RotaryEmbeddingOptions) {
+    const operation = "RotaryEmbedding";
+    if (options === undefined) throw argumentError(operation, "options", "an object with at least dim", "undefined");
+    checkOptions(operation, options, optionKeys);
+    this.dim = checkInteger(operation, "dim", options.dim, 1);
+    this.rotaryOffset = options.rotaryOffset === undefined ? 0 : checkInteger(operation, "rotaryOffset", options.rotaryOffset, 0);
+    this.pairing = checkPairing(operation, "pairing", options.pairing);
+    const angles = checkAngles(operation, "angles", options.angles);
+    const conjugate = checkBoolean(operation, "conjugate", options.conjugate);
+    this.attentionFactor = options.attentionFactor === undefined ? 1 : checkPositive(operation, "attentionFactor", options.attentionFactor);
+    const rule = resolveRule(operation, options, this.dim, this.rotaryOffset, this.attentionFactor);
+    this.rotaryDim = rule.rotaryDim;
+    this.axes = rule.axes;
+    this.#heads = rule.heads;
+    this.#axisOfPair = rule.axisOfPair;
+    this.#state = resolveDevice(operation, "device", options.device);
+    this.#frequencies = new Frequencies(operation, rule);
+    this.#setting = {
+      frequencies: this.#frequencies.handle,
+      pairing: pairingCode(this.pairing),
+      angles: anglesCode(angles),
+      rotaryOffset: this.rotaryOffset,
+      axes: this.axes,
+      flags: conjugate ? enums.CONJUGATE : 0,
+      headDim: this.dim,
+    };
+  }
+
+  /**
+   * The embedding that a Hugging Face config.json, parsed, describes: `rope_scaling` or `rope_parameters`, top-level or in its `text_config`.
+   * `model_type` decides what the keys do not say; `options` override it.
+   *
+   * @throws RopeArgumentError naming the key that is wrong, missing or not known, and the layer types where the config has parameters for each.
+   * @example
+   * ```ts
+   * import { RotaryEmbedding } from "@librope/rope";
+   *
+   * using rope = RotaryEmbedding.fromConfig({
+   *   model_type: "llama",
+   *   hidden_size: 4096,
+   *   num_attention_heads: 32,
+   *   max_position_embeddings: 131072,
+   *   rope_theta: 500000,
+   *   rope_scaling: { rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 8192 },
+   * });
+   * console.assert(rope.dim === 128);
+   * ```
+   */
+  static fromConfig(config: object, options?: FromConfigOptions): RotaryEmbedding {
+    return new RotaryEmbedding(optionsFromConfig(config, options));
+  }
+
+  /**
+   * q and k, rotated.
+   *
+   * @param q [B, S, Hq, D], [nnz, Hq, D] or [nnz, Hq * D]; float64, float32, float16 or bfloat16; any strides but the last, which is 1.
+   * @param k The same with Hk heads, or null.
+   * @param options Where the tokens stand; without any, 0 .. S-1 in every batch row.
+   * @returns New tensors of the shapes and dtypes of q and k, or those of `options.out`.
+   * @throws RopeArgumentError, RopeDisposedError, RopeDeviceError: nothing has been written. RopeFaultError: a position beyond 2^38; the other
+   * rows of `options.out` have been written.
+   * @example
+   * ```ts
+   * import { RotaryEmbedding, Tensor } from "@librope/rope";
+   *
+   * using rope = new RotaryEmbedding({ dim: 64 });
+   * using q = Tensor.random([4, 8, 64]); // [nnz, Hq, D]
+   * const [rotated] = rope.forward(q, null, { positions: [0, 1, 7, -1] }); // the last token is padding
+   * rotated.dispose();
+   * ```
+   */
+  forward(q: Tensor, k: Tensor, options?: ForwardOptions): [Tensor, Tensor];
+  /** The same with k absent, perhaps. */
+  forward(q: Tensor, k: Tensor | null, options?: ForwardOptions): [Tensor, Tensor | null];
+  forward(q: Tensor, k: Tensor | null, options?: ForwardOptions): [Tensor, Tensor | null] {
+    const operation = "RotaryEmbedding.forward";
+    this.#check(operation, q, k, options, forwardKeys);
+    return rotateOutOfPlace(operation, this.#setting, q, k, options?.positions, options?.out, options);
+  }
+
+  /**
+   * Rotates q and k where they are. Otherwise as {@linkcode RotaryEmbedding.forward}.
+   *
+   * @example
+   * ```ts
+   * import { RotaryEmbedding, Tensor } from "@librope/rope";
+   *
+   * using rope = new RotaryEmbedding({ dim: 64 });
+   * using qkv = Tensor.random([16, 12, 64]); // 8 heads of q, 2 of k, 2 of v, packed
+   * rope.forwardInplace(qkv.slice(1, 0, 8), qkv.slice(1, 8, 10));
+   * ```
+   */
+  forwardInplace(q: Tensor, k: Tensor | null, options?: InplaceOptions): void {
+    const operation = "RotaryEmbedding.forwardInplace";
+    this.#check(operation, q, k, options, inplaceKeys);
+    rotateInto(operation, this.#setting, q, k, q, k, options?.positions, options);
+  }
+
+  /**
+   * One tensor, rotated: {@linkcode RotaryEmbedding.forward} for a q without a k.
+   *
+   * @example
+   * ```ts
+   * import { RotaryEmbedding, Tensor } from "@librope/rope";
+   *
+   * using rope = new RotaryEmbedding({ dim: 64 });
+   * using x = Tensor.random([4, 8, 64]);
+   * using rotated = rope.rotate(x, { offset: 3 });
+   * using back = rope.rotate(rotated, { offset: 3, inverse: true });
+   * ```
+   */
+  rotate(x: Tensor, options?: RotateOptions): Tensor {
+    const operation = "RotaryEmbedding.rotate";
+    checkTensor(operation, "x", x);
+    this.#check(operation, x, null, options, forwardKeys);
+    if (options?.out === undefined) return rotateOutOfPlace(operation, this.#setting, x, null, options?.positions, undefined, options)[0];
+    const out = checkTensor(operation, "out", options.out);
+    rotateInto(operation, this.#setting, x, null, out, null, options.positions, options);
+    return out;
+  }
+
+  /**
+   * The cosines and sines that a rotation uses, attention factor included; 1 and 0 for padding.
+   *
+   * @param positions [n], with several axes [axes, n] (numbers axis by axis).
+   * @returns Two float32 tensors [n, R/2], with frequencies per head [n, heads, R/2].
+   * @example
+   * ```ts
+   * import { RotaryEmbedding } from "@librope/rope";
+   *
+   * using rope = new RotaryEmbedding({ dim: 64 });
+   * const { cos, sin } = rope.cosSin([0, 1, 2]);
+   * console.assert(cos.shape[0] === 3 && cos.shape[1] === 32);
+   * cos.dispose();
+   * sin.dispose();
+   * ```
+   */
+  cosSin(positions: Indices, options?: CosSinOptions): { cos: Tensor; sin: Tensor } {
+    const operation = "RotaryEmbedding.cosSin";
+    this.#alive(operation);
+    checkCallOptions(operation, options, ["contextLength"]);
+    if (options?.contextLength !== undefined) checkInteger(operation, "contextLength", options.contextLength, 1);
+    const at = resolvePositionList(operation, positions, this.axes, this.#state);
+    let cos: Tensor | null = null;
+    let sin: Tensor | null = null;
+    try {
+      const state = stateOf(at);
+      const tokens = geometryOf(at).shape.at(-1) ?? 0;
+      const shape = this.#heads > 0 ? [tokens, this.#heads, this.rotaryDim / 2] : [tokens, this.rotaryDim / 2];
+      cos = allocate(operation, denseGeometry("float32", shape), state);
+      sin = allocate(operation, denseGeometry("float32", shape), state);
+      cosSinBlock.u32(cosSinLayout.flags, this.#setting.flags);
+      cosSinBlock.stream(cosSinLayout.stream, resolveStream(operation, undefined, state));
+      cosSinBlock.u64(cosSinLayout.frequencies, this.#setting.frequencies);
+      cosSinBlock.tensor(cosSinLayout.positions, at);
+      cosSinBlock.tensor(cosSinLayout.cos, cos);
+      cosSinBlock.tensor(cosSinLayout.sin, sin);
+      cosSinBlock.u8(cosSinLayout.angles, this.#setting.angles);
+      cosSinBlock.call(operation);
+      return { cos, sin };
+    } catch (error) {
+      cos?.dispose();
+      sin?.dispose();
+      throw error;
+    } finally {
+      if (at !== positions) at.dispose();
+    }
+  }
+
+  /** The device of `cosSin` results. */
+  get device(): Device {
+    return this.#state.device;
+  }
+
+  /**
+   * Radians per position of every pair, a new copy: [R/2], with several axes [axes, R/2] or [axes, heads, R/2], row-major. With `axisOfPair` [R/2].
+   */
+  get frequencies(): Float64Array {
+    const { exact } = this.#read("RotaryEmbedding.frequencies");
+    return this.#axisOfPair === null
+      ? exact.slice()
+      : exact.slice(0, this.#axisOfPair.length).map((_, pair) => exact[this.#index(pair)] ?? 0);
+  }
+
+  /** The same as Hugging Face's float32 values, bit for bit; of the caller's frequencies, those rounded. */
+  get invFreq(): Float32Array {
+    const { invFreq } = this.#read("RotaryEmbedding.invFreq");
+    return this.#axisOfPair === null
+      ? invFreq.slice()
+      : invFreq.slice(0, this.#axisOfPair.length).map((_, pair) => invFreq[this.#index(pair)] ?? 0);
+  }
+
+  /** Gives the frequencies up. Using the embedding afterwards is a RopeDisposedError; disposing of it twice is harmless. */
+  dispose(): void {
+    this.#frequencies.release();
+  }
+
+  /** {@linkcode RotaryEmbedding.dispose}, for `using`. */
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  #index(pair: number): number {
+    return (this.#axisOfPair?.[pair] ?? 0) * (this.rotaryDim / 2) + pair;
+  }
+
+  #read(operation: string): { exact: Float64Array<ArrayBuffer>; invFreq: Float32Array<ArrayBuffer> } {
+    this.#alive(operation);
+    return this.#values ??= this.#frequencies.read(operation);
+  }
+
+  #alive(operation: string): void {
+    if (this.#frequencies.handle === 0) {
+      throw new RopeDisposedError({
+        operation,
+        argument: "this",
+        expected: "a live RotaryEmbedding",
+        actual: "one that was disposed of",
+        advice: "Make a new one; equal ones share their frequencies.",
+      });
+    }
+  }
+
+  #check(
+    operation: string,
+    q: Tensor,
+    k: Tensor | null,
+    options: InplaceOptions | RotateOptions | undefined,
+    keys: readonly string[],
+  ): void {
+    this.#alive(operation);
+    checkQueryKey(operation, q, k);
+    if (options !== undefined) {
+      checkCallOptions(operation, options, keys);
+      if (options.headDim !== undefined && options.headDim !== this.dim) {
+        throw argumentError(operation, "headDim", `${this.dim}, the dim of the embedding`, describe(options.headDim));
+      }
+      if (this.axes > 1 && options.positions === undefined) throw this.#needsPositions(operation);
+    } else if (this.axes > 1) throw this.#needsPositions(operation);
+    const { shape } = geometryOf(q);
+    if (shape.length > 2 && shape[shape.length - 1] !== this.dim) {
+      throw argumentError(
+        operation,
+        "q",
+        `a tensor whose last dimension is ${this.dim}, the dim of the embedding`,
+        `the shape [${shape.join(", ")}]`,
+      );
+    }
+  }
+
+  #needsPositions(operation: string): Error {
+    return argumentError(operation, "positions", `given as [${this.axes}, ...], for the embedding has ${this.axes} axes`, "undefined");
+  }
+}
+
+/** Options of {@linkcode RotaryEmbedding.cosSin}. */
+export interface CosSinOptions {
+  /** The length of the longest sequence, for rules that depend on it; those of this version do not. A positive integer. */
+  readonly contextLength?: number | undefined;
+}

@@ -1,0 +1,175 @@
+// The options of every rotation: their types, and what the words among them are in the C ABI.
+import { argumentError, checkBoolean, checkChoice, checkInteger, checkOptions, describe } from "../arguments.ts";
+import type { Stream } from "../device/stream.ts";
+import { checkTensor } from "../tensor/operations.ts";
+import { Tensor } from "../tensor/tensor.ts";
+
+/**
+ * Which two channels of a head form a pair, of R rotated ones: `half` (j, j + R/2), Hugging Face's Llama; `interleaved` (2j, 2j + 1), GPT-J;
+ * `interleaved_to_half` reads (2j, 2j + 1) and writes (j, j + R/2), Hugging Face's DeepSeek V3.
+ */
+export type Pairing = "half" | "interleaved" | "interleaved_to_half";
+
+/**
+ * How angles are computed: `exact` from 64-bit fixed-point turns, within 2e-7 at every position; `hf` as the float32 product of position and
+ * float32 frequency, which is what Python servers compute.
+ */
+export type Angles = "exact" | "hf";
+
+/** Small integers or positions: a tensor, or numbers on the host that are uploaded for the call. */
+export type Indices = Tensor | readonly number[] | Int32Array | BigInt64Array | Float32Array | Float64Array;
+
+/** Where each token stands. At most one of `positions`, `offset` and `indptr`/`offsets` may be given; without any, 0 .. S-1 in every batch row. */
+export interface PlacementOptions {
+  /**
+   * [nnz], [B, S] or [S] (shared by the rows); with several axes [axes, ...the same], flat numbers axis by axis. int32, int64 or float32; host
+   * numbers become int32 where all are integers (int64 beyond 2^31), else float32. An integer -1 on one axis and a NaN leave their token as it is.
+   */
+  readonly positions?: Indices | undefined;
+  /** All rows start here. Default 0. */
+  readonly offset?: number | undefined;
+  /** int32 or int64 [requests + 1]: request b owns the tokens indptr[b] .. indptr[b + 1] - 1 of a ragged q. */
+  readonly indptr?: Indices | undefined;
+  /** int32 or int64: where each request of `indptr` starts, or without it each batch row. Default 0. */
+  readonly offsets?: Indices | undefined;
+}
+
+/** What every rotation takes. */
+export interface CallOptions {
+  /** Rotate backwards: the transposed map, with the same attention factor. Default false. */
+  readonly inverse?: boolean | undefined;
+  /** D of a q and k of shape [nnz, H * D]. */
+  readonly headDim?: number | undefined;
+  /** The stream to run on. Default: the device's own, or the one that records. */
+  readonly stream?: Stream | undefined;
+}
+
+/** Options of {@linkcode RotaryEmbedding.forwardInplace}. */
+export interface InplaceOptions extends PlacementOptions, CallOptions {
+  /** The length of the longest sequence, for rules that depend on it; those of this version do not. A positive integer. */
+  readonly contextLength?: number | undefined;
+  /** Compared with q's S (or nnz); changes nothing. */
+  readonly seqLen?: number | undefined;
+}
+
+/** Options of {@linkcode RotaryEmbedding.forward}. */
+export interface ForwardOptions extends InplaceOptions {
+  /** Write here instead of into new tensors. A tensor that is exactly the input is the in-place call. */
+  readonly out?: readonly [Tensor, Tensor | null] | undefined;
+}
+
+/** Options of {@linkcode RotaryEmbedding.rotate}. */
+export interface RotateOptions extends InplaceOptions {
+  /** Write here instead of into a new tensor. */
+  readonly out?: Tensor | undefined;
+}
+
+/** Options of the functional rotations, in place. D is the head dimension. */
+export interface RopeInplaceOptions extends CallOptions {
+  /** R, the channels that rotate. Even. Default D - rotaryOffset. */
+  readonly rotaryDim?: number | undefined;
+  /** The first channel that rotates. Default 0. */
+  readonly rotaryOffset?: number | undefined;
+  /** Default "half". */
+  readonly pairing?: Pairing | undefined;
+  /** Positions are divided by it; of Llama 3.1, the factor of its rule instead. Default 1; of Llama 3.1, 8. */
+  readonly ropeScale?: number | undefined;
+  /** The base of the frequencies. Default 10000; of Llama 3.1, 500000. */
+  readonly ropeTheta?: number | undefined;
+  /** Default "exact". */
+  readonly angles?: Angles | undefined;
+}
+
+/** Options of the functional rotations. */
+export interface RopeOptions extends RopeInplaceOptions {
+  /** Write here instead of into new tensors. */
+  readonly out?: readonly [Tensor, Tensor | null] | undefined;
+}
+
+/** What the Llama 3.1 rule takes besides. */
+export interface Llama31Options {
+  /** Wavelengths beyond oldContextLen / lowFreqFactor are stretched by ropeScale. Default 1. */
+  readonly lowFreqFactor?: number | undefined;
+  /** Wavelengths below oldContextLen / highFreqFactor are kept. At least lowFreqFactor; equal to it is a hard step. Default 4. */
+  readonly highFreqFactor?: number | undefined;
+  /** The context length that the model was first trained with. Default 8192. */
+  readonly oldContextLen?: number | undefined;
+}
+
+/** The keys of {@linkcode PlacementOptions}. */
+export const placementKeys: readonly string[] = ["positions", "offset", "indptr", "offsets"];
+const callKeys: readonly string[] = ["inverse", "headDim", "stream"];
+/** The keys of {@linkcode InplaceOptions}. */
+export const inplaceKeys: readonly string[] = [...placementKeys, ...callKeys, "contextLength", "seqLen"];
+/** The keys of {@linkcode ForwardOptions}. */
+export const forwardKeys: readonly string[] = [...inplaceKeys, "out"];
+/** The keys of {@linkcode RopeInplaceOptions}. */
+export const ropeInplaceKeys: readonly string[] = ["rotaryDim", "rotaryOffset", "pairing", "ropeScale", "ropeTheta", "angles", ...callKeys];
+
+const pairings: readonly Pairing[] = ["half", "interleaved", "interleaved_to_half"]; // in the order of rope_pairing
+const anglings: readonly Angles[] = ["exact", "hf"]; // in the order of rope_angles
+
+/** Checks a pairing; undefined reads as "half". */
+export function checkPairing(operation: string, argument: string, value: unknown): Pairing {
+  return value === undefined ? "half" : checkChoice(operation, argument, value, pairings);
+}
+
+/** Checks an angle mode; undefined reads as "exact". */
+export function checkAngles(operation: string, argument: string, value: unknown): Angles {
+  return value === undefined ? "exact" : checkChoice(operation, argument, value, anglings);
+}
+
+/** The rope_pairing of a checked pairing. */
+export function pairingCode(pairing: Pairing): number {
+  return pairings.indexOf(pairing);
+}
+
+/** The rope_angles of a checked angle mode. */
+export function anglesCode(angles: Angles): number {
+  return anglings.indexOf(angles);
+}
+
+/** ROPE_INVERSE or 0. */
+export function inverseFlag(operation: string, value: unknown): number {
+  return checkBoolean(operation, "inverse", value) ? 1 : 0;
+}
+
+/** A positive finite number. */
+export function checkPositive(operation: string, argument: string, value: unknown): number {
+  if (typeof value === "number" && value > 0 && value < Infinity) return value;
+  throw argumentError(operation, argument, "a positive number", describe(value));
+}
+
+/** A number of channels that rotate: even, at least 2. */
+export function checkRotaryDim(operation: string, argument: string, value: unknown): number {
+  const rotaryDim = checkInteger(operation, argument, value);
+  if (rotaryDim >= 2 && rotaryDim % 2 === 0) return rotaryDim;
+  throw argumentError(operation, argument, "even and at least 2", String(rotaryDim), "Channels rotate in pairs.");
+}
+
+/** Options of a call: an object with known keys. A Tensor among the objects is a mistake of places. */
+export function checkCallOptions(operation: string, options: unknown, known: readonly string[]): void {
+  if (options instanceof Tensor) {
+    throw argumentError(operation, "options", "an object", "a Tensor", `Its keys are ${known.join(", ")}.`);
+  }
+  checkOptions(operation, options, known);
+}
+
+/** q and k of a call: live tensors. k may be null, but not forgotten. */
+export function checkQueryKey(operation: string, q: unknown, k: unknown): void {
+  checkTensor(operation, "q", q);
+  if (k === null) return;
+  if (k === undefined) throw argumentError(operation, "k", "a Tensor", "undefined", "Give null to rotate q alone.");
+  checkTensor(operation, "k", k);
+}
+
+/** `out` of a call with q and k: [Tensor, Tensor], or [Tensor, null] where k is null. */
+export function checkOut(operation: string, out: unknown, k: Tensor | null): readonly [Tensor, Tensor | null] {
+  const wanted = k === null ? "[a Tensor, null], for k is null" : "[a Tensor, a Tensor]";
+  if (!Array.isArray(out) || out.length > 2) throw argumentError(operation, "out", wanted, describe(out));
+  const qOut = checkTensor(operation, "out[0]", out[0]);
+  const kOut: unknown = out[1];
+  if (k !== null) return [qOut, checkTensor(operation, "out[1]", kOut)];
+  if (kOut !== undefined && kOut !== null) throw argumentError(operation, "out[1]", "null, for k is null", describe(kOut));
+  return [qOut, null];
+}

@@ -1,0 +1,126 @@
+// Positions, indptr and offsets: a live tensor is taken as it is, what stands on the host becomes a temporary tensor, checked entry by entry.
+import { argumentError, describe } from "../arguments.ts";
+import type { DeviceState } from "../device/state.ts";
+import { checkTensor, geometryOf, stateOf } from "../tensor/operations.ts";
+import { Tensor } from "../tensor/tensor.ts";
+
+type HostNumbers = ArrayLike<number> & object;
+
+const int32Range = 2 ** 31;
+
+/** Whether a value is an array of any kind; a tensor is none. */
+function isHostArray(value: unknown): value is HostNumbers | BigInt64Array {
+  return Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
+}
+
+function checkHostArray(operation: string, argument: string, value: unknown, state: DeviceState): HostNumbers | BigInt64Array {
+  if (!isHostArray(value)) throw argumentError(operation, argument, "a Tensor or an array of numbers", describe(value));
+  if (state.recording !== null) {
+    throw argumentError(
+      operation,
+      argument,
+      "a Tensor while a graph is recorded",
+      describe(value),
+      "A graph cannot read host memory: make the tensor before recording, and write() to it between launches.",
+    );
+  }
+  return value;
+}
+
+/** Uploads numbers as int32 if all are integers (int64 if some need it), else as float32. Typed arrays that are one of these are taken as they are. */
+function upload(operation: string, argument: string, values: HostNumbers | BigInt64Array, shape: number[], state: DeviceState): Tensor {
+  if (values instanceof Int32Array || values instanceof BigInt64Array || values instanceof Float32Array) {
+    return Tensor.from(values, shape, { device: state.device });
+  }
+  let integers = true;
+  let narrow = true;
+  const numbers: number[] = Array.isArray(values) ? values : Array.from(values);
+  for (let i = 0; i < numbers.length; ++i) {
+    const value: unknown = numbers[i];
+    if (typeof value !== "number") throw argumentError(operation, `${argument}[${i}]`, "a number", describe(value));
+    if (!Number.isInteger(value)) integers = false;
+    else if (value >= int32Range || value < -int32Range) narrow = false;
+  }
+  return Tensor.from(numbers, shape, { dtype: !integers ? "float32" : narrow ? "int32" : "int64", device: state.device });
+}
+
+/** Positions for the tokens of q: [nnz], [B, S] or [S], behind `axes` where there are several. */
+export function resolvePositions(operation: string, given: unknown, q: Tensor, axes: number): Tensor {
+  if (given instanceof Tensor) return checkTensor(operation, "positions", given);
+  const values = checkHostArray(operation, "positions", given, stateOf(q));
+  const form = geometryOf(q).shape;
+  const batched = form.length === 4;
+  const rows = batched ? form[0] ?? 0 : 1;
+  const tokens = (batched ? form[1] : form[0]) ?? 0;
+  const each = values.length / axes;
+  const shape = each === tokens ? [tokens] : batched && each === rows * tokens ? [rows, tokens] : undefined;
+  if (shape === undefined) {
+    const counts = !batched || rows === 1 ? `${tokens}` : `${tokens} (for all rows) or ${rows * tokens}`;
+    const expected = axes === 1 ? `${counts} numbers, one for each token` : `${axes} times ${counts} numbers, axis by axis`;
+    throw argumentError(operation, "positions", expected, `${values.length}`);
+  }
+  if (axes > 1) shape.unshift(axes);
+  return upload(operation, "positions", values, shape, stateOf(q));
+}
+
+/** Positions without a q: [n], with several axes [axes, n]. */
+export function resolvePositionList(operation: string, given: unknown, axes: number, state: DeviceState): Tensor {
+  if (given instanceof Tensor) return checkTensor(operation, "positions", given);
+  const values = checkHostArray(operation, "positions", given, state);
+  const each = values.length / axes;
+  if (!Number.isInteger(each)) {
+    throw argumentError(operation, "positions", `a multiple of ${axes} numbers, axis by axis`, `${values.length}`);
+  }
+  return upload(operation, "positions", values, axes === 1 ? [each] : [axes, each], state);
+}
+
+/** Integers on the host, of any kind of array, as an int32 or int64 tensor. */
+function uploadIntegers(
+  operation: string,
+  argument: string,
+  given: unknown,
+  state: DeviceState,
+  check: (value: number, index: number) => string | undefined,
+): Tensor {
+  const values = checkHostArray(operation, argument, given, state);
+  const numbers = new Array<number>(values.length);
+  let narrow = true;
+  for (let i = 0; i < numbers.length; ++i) {
+    const entry: unknown = values[i];
+    const value = typeof entry === "bigint" ? Number(entry) : entry;
+    if (typeof value !== "number" || !Number.isSafeInteger(value)) {
+      throw argumentError(operation, `${argument}[${i}]`, "an integer", describe(entry));
+    }
+    const wrong = check(value, i);
+    if (wrong !== undefined) throw argumentError(operation, `${argument}[${i}]`, wrong, String(value));
+    if (value >= int32Range || value < -int32Range) narrow = false;
+    numbers[i] = value;
+  }
+  return Tensor.from(numbers, [numbers.length], { dtype: narrow ? "int32" : "int64", device: state.device });
+}
+
+/** An indptr; on the host from 0 or more, never decreasing, at most the number of tokens. */
+export function resolveIndptr(operation: string, given: unknown, q: Tensor): Tensor {
+  if (given instanceof Tensor) return checkTensor(operation, "indptr", given);
+  const { shape } = geometryOf(q);
+  if (shape.length === 4) {
+    throw argumentError(operation, "indptr", "absent for a q of rank 4", describe(given), "Ragged requests lie end to end: q [nnz, H, D].");
+  }
+  const tokens = shape[0] ?? 0;
+  let previous = 0;
+  const tensor = uploadIntegers(operation, "indptr", given, stateOf(q), (value, index) => {
+    if (value < previous) return index === 0 ? "at least 0" : `at least the entry before it, ${previous}`;
+    if (value > tokens) return `at most the number of tokens, ${tokens}`;
+    previous = value;
+    return undefined;
+  });
+  if (tensor.size > 0) return tensor;
+  tensor.dispose();
+  throw argumentError(operation, "indptr", "one entry more than there are requests", "none");
+}
+
+/** Offsets. */
+export function resolveOffsets(operation: string, given: unknown, q: Tensor): Tensor {
+  if (given instanceof Tensor) return checkTensor(operation, "offsets", given);
+  return uploadIntegers(operation, "offsets", given, stateOf(q), () => undefined);
+}
