@@ -2,7 +2,7 @@
 // through float32 without rounding twice (float64, int32 and int64 into narrower floats) goes through a float32 rounded to odd, which keeps
 // in its last bit whether anything was lost. The functions are branch-free where they can be, so that compilers turn loops over them into
 // vector code. Float8 saturates to its largest finite value, infinities too; float16 and bfloat16 overflow to infinity; NaN stays NaN with
-// its sign.
+// its sign and as much of its payload as fits. Host and device compute the same bits.
 #pragma once
 
 #include <cstdint>
@@ -44,9 +44,28 @@ ROPE_INLINE bool dtype_is_integer(int dtype) { return dtype == ROPE_INT64 || dty
 ROPE_INLINE uint32_t float_bits(float value) { return __builtin_bit_cast(uint32_t, value); }
 ROPE_INLINE float bits_float(uint32_t bits) { return __builtin_bit_cast(float, bits); }
 
+// The casts between float32 and float64. CUDA's own make every NaN the same one, processors keep sign and payload.
+ROPE_INLINE double float_to_double(float value) {
+#if defined(__CUDA_ARCH__)
+  const uint64_t bits = float_bits(value);
+  const uint64_t nan = (bits & 0x80000000u) << 32 | uint64_t{0x7ff80000} << 32 | (bits & 0x7fffffu) << 29;
+  if (value != value) return __builtin_bit_cast(double, nan);
+#endif
+  return static_cast<double>(value);
+}
+
+ROPE_INLINE float double_to_float(double value) {
+#if defined(__CUDA_ARCH__)
+  const uint64_t bits = __builtin_bit_cast(uint64_t, value);
+  const uint64_t nan = (bits >> 32 & 0x80000000u) | 0x7fc00000u | (bits >> 29 & 0x7fffffu);
+  if (value != value) return bits_float(static_cast<uint32_t>(nan));
+#endif
+  return static_cast<float>(value);
+}
+
 // The float32 next to `value` whose last bit says whether it is exact. Narrowing it further, to at most 22 bits, rounds as if from `value`.
 ROPE_INLINE float double_to_float_odd(double value) {
-  const float nearest = static_cast<float>(value);
+  const float nearest = double_to_float(value);
   const double back = static_cast<double>(nearest);
   // Towards zero first: there, the last bit can stand for all that was cut off. Bits of floats count up with their magnitude.
   const uint32_t beyond = __builtin_fabs(back) > __builtin_fabs(value) ? 1u : 0u;
@@ -85,7 +104,7 @@ ROPE_INLINE uint16_t float_to_half(float value) {
   return static_cast<uint16_t>(bits >> 16 & 0x8000u) | static_cast<uint16_t>(magnitude >= 0x477ff000u ? special : finite);  // 65520
 }
 
-ROPE_INLINE double half_to_double(uint16_t half) { return static_cast<double>(half_to_float(half)); }
+ROPE_INLINE double half_to_double(uint16_t half) { return float_to_double(half_to_float(half)); }
 ROPE_INLINE uint16_t double_to_half(double value) { return float_to_half(double_to_float_odd(value)); }
 
 // ---- bfloat16 -----------------------------------------------------------------------------------------------------------------
@@ -99,7 +118,7 @@ ROPE_INLINE uint16_t float_to_bfloat16(float value) {
   return static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
 }
 
-ROPE_INLINE double bfloat16_to_double(uint16_t bfloat) { return static_cast<double>(bfloat16_to_float(bfloat)); }
+ROPE_INLINE double bfloat16_to_double(uint16_t bfloat) { return float_to_double(bfloat16_to_float(bfloat)); }
 ROPE_INLINE uint16_t double_to_bfloat16(double value) { return float_to_bfloat16(double_to_float_odd(value)); }
 
 // ---- float8_e4m3fn: no infinity, NaN is 0x7f, largest 448 ---------------------------------------------------------------------------
@@ -122,7 +141,7 @@ ROPE_INLINE uint8_t float_to_e4m3(float value) {
   return static_cast<uint8_t>(bits >> 24 & 0x80u) | static_cast<uint8_t>(magnitude > 0x7f800000u ? 0x7fu : saturated);
 }
 
-ROPE_INLINE double e4m3_to_double(uint8_t code) { return static_cast<double>(e4m3_to_float(code)); }
+ROPE_INLINE double e4m3_to_double(uint8_t code) { return float_to_double(e4m3_to_float(code)); }
 ROPE_INLINE uint8_t double_to_e4m3(double value) { return float_to_e4m3(double_to_float_odd(value)); }
 
 // ---- float8_e5m2: the upper half of a float16, largest finite value 57344 ------------------------------------------------------------
@@ -139,7 +158,7 @@ ROPE_INLINE uint8_t float_to_e5m2(float value) {
   return static_cast<uint8_t>(bits >> 24 & 0x80u) | static_cast<uint8_t>(magnitude > 0x7f800000u ? 0x7fu : saturated);
 }
 
-ROPE_INLINE double e5m2_to_double(uint8_t code) { return static_cast<double>(e5m2_to_float(code)); }
+ROPE_INLINE double e5m2_to_double(uint8_t code) { return float_to_double(e5m2_to_float(code)); }
 ROPE_INLINE uint8_t double_to_e5m2(double value) { return float_to_e5m2(double_to_float_odd(value)); }
 
 // ---- integers: truncation towards zero, saturation, NaN is 0 --------------------------------------------------------------------------

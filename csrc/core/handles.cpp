@@ -1,12 +1,9 @@
 #include "handles.h"
 
-#include <sys/mman.h>
-
 #include <mutex>
 #include <unordered_map>
 #include <vector>
 
-#include "../device/machine.h"
 #include "status.h"
 
 namespace rope {
@@ -22,16 +19,12 @@ struct Slot {
   HandleKind kind{};
 };
 
-struct Block {
-  uint64_t bytes;
-  uint64_t realm;
-};
-
 struct Registry {
   std::mutex mutex;
   std::vector<Slot> slots;
   std::vector<uint32_t> free;
-  std::unordered_map<uint64_t, Block> memory;
+  std::unordered_map<uint64_t, OwnedMemory> memory;
+  ReleaseMemory release = nullptr;
   uint64_t handles = 0;
   uint64_t bytes = 0;
 };
@@ -48,6 +41,8 @@ const char* kind_name(HandleKind kind) {
     case HandleKind::stream: return "a live stream";
     case HandleKind::event: return "a live event";
     case HandleKind::graph: return "a live graph";
+    case HandleKind::queue:
+      return "a live queue";
     case HandleKind::frequencies: return "live frequencies";
   }
   return "a live handle";
@@ -78,8 +73,6 @@ std::shared_ptr<void> empty_slot(Registry& r, Slot& slot) {
 [[noreturn]] void fail_handle(HandleKind kind, uint64_t handle, const char* argument) {
   fail(ROPE_DISPOSED, argument, kind_name(kind), handle == 0 ? "none" : "one that was released or never existed");
 }
-
-void unmap(uint64_t address, uint64_t bytes) { munmap(reinterpret_cast<void*>(address), bytes); }
 
 }  // namespace
 
@@ -125,7 +118,7 @@ uint64_t open_realm() { return add_handle(HandleKind::realm, std::make_shared<ch
 void close_realm(uint64_t realm, const char* argument) {
   Registry& r = registry();
   std::vector<std::shared_ptr<void>> objects;
-  std::vector<std::pair<uint64_t, uint64_t>> blocks;
+  std::vector<OwnedMemory> blocks;
   {
     const std::lock_guard lock(r.mutex);
     Slot* own = slot_of(r, HandleKind::realm, realm);
@@ -139,12 +132,13 @@ void close_realm(uint64_t realm, const char* argument) {
         ++block;
         continue;
       }
-      blocks.emplace_back(block->first, block->second.bytes);
+      blocks.push_back(block->second);
       r.bytes -= block->second.bytes;
       block = r.memory.erase(block);
     }
   }
-  for (const auto& [address, bytes] : blocks) unmap(address, bytes);
+  objects.clear();  // streams and graphs first: their work may use the memory
+  for (const OwnedMemory& memory : blocks) r.release(memory);
 }
 
 uint64_t live_handles() {
@@ -153,35 +147,31 @@ uint64_t live_handles() {
   return r.handles;
 }
 
-uint64_t allocate_memory(uint64_t bytes, uint64_t realm) {
-  if (bytes > machine().memory_bytes) fail_memory(bytes, free_memory());
-  // Pages straight from the kernel: zeroed, committed when touched, given back at once.
-  void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) fail_memory(bytes, free_memory());
-  const uint64_t address = reinterpret_cast<uint64_t>(memory);
+void add_memory(const OwnedMemory& memory) {
   Registry& r = registry();
   const std::lock_guard lock(r.mutex);
-  if (realm != 0 && slot_of(r, HandleKind::realm, realm) == nullptr) {
-    unmap(address, bytes);
-    fail_handle(HandleKind::realm, realm, "realm");
-  }
-  r.memory.emplace(address, Block{bytes, realm});
-  r.bytes += bytes;
-  return address;
+  if (memory.realm != 0 && slot_of(r, HandleKind::realm, memory.realm) == nullptr) fail_handle(HandleKind::realm, memory.realm, "realm");
+  r.memory.insert_or_assign(memory.address, memory);
+  r.bytes += memory.bytes;
 }
 
-void release_memory(uint64_t address, const char* argument) {
+OwnedMemory remove_memory(uint64_t address, uint16_t device, const char* argument) {
   Registry& r = registry();
-  uint64_t bytes;
-  {
-    const std::lock_guard lock(r.mutex);
-    const auto block = r.memory.find(address);
-    if (block == r.memory.end()) fail(ROPE_DISPOSED, argument, "memory of rope_memory_allocate", "something else, or released already");
-    bytes = block->second.bytes;
-    r.bytes -= bytes;
-    r.memory.erase(block);
+  const std::lock_guard lock(r.mutex);
+  const auto block = r.memory.find(address);
+  if (block == r.memory.end() || block->second.device != device) {
+    fail(ROPE_DISPOSED, argument, "memory of rope_memory_allocate", "something else, or released already");
   }
-  unmap(address, bytes);
+  const OwnedMemory memory = block->second;
+  r.bytes -= memory.bytes;
+  r.memory.erase(block);
+  return memory;
+}
+
+void set_release_memory(ReleaseMemory release) {
+  Registry& r = registry();
+  const std::lock_guard lock(r.mutex);
+  r.release = release;
 }
 
 uint64_t live_memory() {

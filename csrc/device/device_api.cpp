@@ -1,28 +1,14 @@
-// The C entry points for realms, devices, memory, streams, events and graphs.
-#include <chrono>
-#include <cstdio>
-#include <cstring>
-
+// The C entry points for realms, devices, memory, streams, events, graphs and completions: checks, then the device's backend.
 #include <pthread.h>
+
+#include <cstring>
 
 #include "../core/arguments.h"
 #include "../core/handles.h"
-#include "machine.h"
-#include "stream.h"
+#include "device.h"
 
 namespace rope {
 namespace {
-
-struct Event {
-  uint16_t device;
-  std::chrono::steady_clock::time_point time;
-};
-
-void require_cpu(uint16_t device, const char* argument) {
-  if (device == ROPE_CPU << 8) return;
-  fail(ROPE_DEVICE, argument, text("cpu"), text("%s:%u", device >> 8 == ROPE_CUDA ? "cuda" : "unknown device", device & 255),
-       "This librope was built without CUDA.");
-}
 
 // ---- realms: closed when their thread ends -----------------------------------------------------------------------------------------
 
@@ -38,6 +24,7 @@ void close_realms(void* list) {
   for (auto* entry = static_cast<RealmsOfThread*>(list); entry != nullptr;) {
     try {
       close_realm(entry->realm, "realm");
+      cuda_forget_realm(entry->realm);
     } catch (...) {
       // Closed by its owner before the thread ended.
     }
@@ -47,8 +34,19 @@ void close_realms(void* list) {
   }
 }
 
+void give_back(const OwnedMemory& memory) {
+  try {
+    backend_of(memory.device, "device").release(memory.address, memory.bytes, memory.kind, nullptr);
+  } catch (...) {
+    // The device has failed: its memory went with it.
+  }
+}
+
 uint64_t open_realm_of_thread() {
-  pthread_once(&realms_once, [] { pthread_key_create(&realms_key, close_realms); });
+  pthread_once(&realms_once, [] {
+    pthread_key_create(&realms_key, close_realms);
+    set_release_memory(give_back);
+  });
   auto entry = std::make_unique<RealmsOfThread>();
   entry->next = static_cast<RealmsOfThread*>(pthread_getspecific(realms_key));
   entry->realm = open_realm();
@@ -57,39 +55,31 @@ uint64_t open_realm_of_thread() {
   return realm;
 }
 
-// ---- streams, events, graphs -------------------------------------------------------------------------------------------------------
+// ---- handles -----------------------------------------------------------------------------------------------------------------------
 
-// A stream that records cannot be waited for; 0 and every other CPU stream is always done.
-void require_running(uint64_t handle, uint16_t device, const char* what) {
-  const StreamRef stream = stream_of(handle, device);
-  if (!stream) return;
+// The device of a block, and its stream if one is named.
+struct Target {
+  DeviceBackend& backend;
+  StreamRef stream;
+};
+
+template <class Args>
+Target target_of(const Args& args) {
+  DeviceBackend& backend = backend_of(args.device, "device");
+  return {backend, stream_of(args.stream, args.device)};
+}
+
+std::shared_ptr<Event> event_of(uint64_t handle, uint16_t device, const char* argument) {
+  auto event = find_handle<Event>(HandleKind::event, handle, argument);
+  if (event->device != device) fail(ROPE_DEVICE, argument, "an event of the block's device", "an event of another device");
+  return event;
+}
+
+StreamRef recording_stream(uint64_t handle) {
+  auto stream = find_handle<Stream>(HandleKind::stream, handle, "stream");
   const std::lock_guard lock(stream->mutex);
-  require(!stream->recording, "stream", "a stream that is not recording a graph", "the stream of a recording", what);
-}
-
-std::shared_ptr<Graph> end_recording(uint64_t handle) {
-  const auto stream = find_handle<Stream>(HandleKind::stream, handle, "stream");
-  std::shared_ptr<Graph> graph;
-  {
-    const std::lock_guard lock(stream->mutex);
-    require(stream->recording != nullptr, "stream", "a stream that is recording a graph", "one that is not");
-    graph = std::move(stream->recording);
-    stream->recording = nullptr;
-  }
-  remove_handle(HandleKind::stream, handle, "stream");
-  return graph;
-}
-
-void launch(const Graph& graph) {
-  rope_fault first{};
-  const char* operation = "";
-  for (const GraphNode& node : graph.nodes) {
-    const rope_fault fault = node.run();
-    if (fault.code == ROPE_FAULT_NONE || first.code != ROPE_FAULT_NONE) continue;
-    first = fault;
-    operation = node.operation;
-  }
-  if (first.code != ROPE_FAULT_NONE) fail_fault(first, operation);
+  require(stream->recording != nullptr, "stream", "a stream that is recording a graph", "one that is not");
+  return stream;
 }
 
 }  // namespace
@@ -116,7 +106,11 @@ int32_t rope_realm_open(rope_realm_args* block, rope_error* error) {
 }
 
 int32_t rope_realm_close(const rope_realm_args* block, rope_error* error) {
-  return guard("rope_realm_close", error, [&] { close_realm(read_block(block).realm, "realm"); });
+  return guard("rope_realm_close", error, [&] {
+    const uint64_t realm = read_block(block).realm;
+    close_realm(realm, "realm");
+    cuda_forget_realm(realm);
+  });
 }
 
 int32_t rope_usage(rope_usage_args* block, rope_error* error) {
@@ -131,11 +125,20 @@ int32_t rope_usage(rope_usage_args* block, rope_error* error) {
 int32_t rope_device_info(rope_device_info_args* block, rope_error* error) {
   return guard("rope_device_info", error, [&] {
     rope_device_info_args args = read_block(block);
-    require_cpu(args.device, "device");
-    args.memory_bytes = machine().memory_bytes;
-    args.cores = static_cast<uint32_t>(machine().cores);
-    args.usable = 1;
-    std::snprintf(args.description, sizeof args.description, "%s", machine().description);
+    if (is_cuda(args.device)) {
+      cuda_info(args);
+    } else {
+      backend_of(args.device, "device");
+      cpu_info(args);
+    }
+    write_block(block, args);
+  });
+}
+
+int32_t rope_device_health(rope_health_args* block, rope_error* error) {
+  return guard("rope_device_health", error, [&] {
+    rope_health_args args = read_block(block);
+    backend_of(args.device, "device").health(args);
     write_block(block, args);
   });
 }
@@ -143,10 +146,19 @@ int32_t rope_device_info(rope_device_info_args* block, rope_error* error) {
 int32_t rope_memory_allocate(rope_memory_args* block, rope_error* error) {
   return guard("rope_memory_allocate", error, [&] {
     rope_memory_args args = read_block(block);
-    require_cpu(args.device, "device");
+    const Target target = target_of(args);
     require(args.bytes > 0, "bytes", "at least 1", "0");
     require(args.size >= sizeof args, "size", "the whole block", "a shorter one", "The address would be lost.");
-    args.address = allocate_memory(args.bytes, args.realm);
+    if (args.kind > ROPE_MEMORY_PINNED) fail(ROPE_ARGUMENT, "kind", text("a rope_memory_kind"), text("%u", args.kind));
+    set_release_memory(give_back);
+    const bool pinned = args.kind == ROPE_MEMORY_PINNED;
+    args.address = pinned ? target.backend.allocate_pinned(args.bytes) : target.backend.allocate(args.bytes, target.stream);
+    try {
+      add_memory({args.address, args.bytes, args.realm, args.device, args.kind});
+    } catch (...) {
+      target.backend.release(args.address, args.bytes, args.kind, target.stream);
+      throw;
+    }
     write_block(block, args);
   });
 }
@@ -154,16 +166,31 @@ int32_t rope_memory_allocate(rope_memory_args* block, rope_error* error) {
 int32_t rope_memory_release(const rope_memory_args* block, rope_error* error) {
   return guard("rope_memory_release", error, [&] {
     const rope_memory_args args = read_block(block);
-    require_cpu(args.device, "device");
-    release_memory(args.address, "address");
+    const Target target = target_of(args);
+    const OwnedMemory memory = remove_memory(args.address, args.device, "address");
+    target.backend.release(memory.address, memory.bytes, memory.kind, target.stream);
+  });
+}
+
+int32_t rope_memory_trim(const rope_memory_args* block, rope_error* error) {
+  return guard("rope_memory_trim", error, [&] { backend_of(read_block(block).device, "device").trim(); });
+}
+
+int32_t rope_transfer(const rope_transfer_args* block, rope_error* error) {
+  return guard("rope_transfer", error, [&] {
+    const rope_transfer_args args = read_block(block);
+    const Target target = target_of(args);
+    if (args.bytes == 0) return;
+    require(args.source != 0, "source", "an address", "0");
+    require(args.target != 0, "target", "an address", "0");
+    target.backend.transfer(args.target, args.source, args.bytes, target.stream);
   });
 }
 
 int32_t rope_stream_create(rope_stream_args* block, rope_error* error) {
   return guard("rope_stream_create", error, [&] {
     rope_stream_args args = read_block(block);
-    require_cpu(args.device, "device");
-    auto stream = std::make_shared<Stream>();
+    StreamRef stream = backend_of(args.device, "device").create_stream();
     stream->device = args.device;
     args.stream = add_handle(HandleKind::stream, std::move(stream), args.realm);
     write_block(block, args);
@@ -173,7 +200,12 @@ int32_t rope_stream_create(rope_stream_args* block, rope_error* error) {
 int32_t rope_stream_destroy(const rope_stream_args* block, rope_error* error) {
   return guard("rope_stream_destroy", error, [&] {
     const rope_stream_args args = read_block(block);
-    require_running(args.stream, args.device, "End or cancel the recording first.");
+    const StreamRef stream = stream_of(args.stream, args.device);
+    if (stream) {
+      const std::lock_guard lock(stream->mutex);
+      require(!stream->recording, "stream", "a stream that is not recording a graph", "the stream of a recording",
+              "End or cancel the recording first.");
+    }
     remove_handle(HandleKind::stream, args.stream, "stream");
   });
 }
@@ -181,17 +213,26 @@ int32_t rope_stream_destroy(const rope_stream_args* block, rope_error* error) {
 int32_t rope_stream_synchronize(const rope_stream_args* block, rope_error* error) {
   return guard("rope_stream_synchronize", error, [&] {
     const rope_stream_args args = read_block(block);
-    require_cpu(args.device, "device");
-    require_running(args.stream, args.device, "Waiting cannot be recorded.");
+    const Target target = target_of(args);
+    target.backend.synchronize(target.stream, args.realm);
+  });
+}
+
+int32_t rope_stream_order(const rope_order_args* block, rope_error* error) {
+  return guard("rope_stream_order", error, [&] {
+    const rope_order_args args = read_block(block);
+    const Target target = target_of(args);
+    if (args.stream == args.after) return;
+    target.backend.order(target.stream, stream_of(args.after, args.device));
   });
 }
 
 int32_t rope_event_record(rope_event_args* block, rope_error* error) {
   return guard("rope_event_record", error, [&] {
     rope_event_args args = read_block(block);
-    require_cpu(args.device, "device");
-    require_running(args.stream, args.device, "Events cannot be recorded.");
-    auto event = std::make_shared<Event>(Event{args.device, std::chrono::steady_clock::now()});
+    const Target target = target_of(args);
+    std::shared_ptr<Event> event = target.backend.record(target.stream);
+    event->device = args.device;
     args.event = add_handle(HandleKind::event, std::move(event), args.realm);
     write_block(block, args);
   });
@@ -200,21 +241,26 @@ int32_t rope_event_record(rope_event_args* block, rope_error* error) {
 int32_t rope_event_wait(const rope_event_args* block, rope_error* error) {
   return guard("rope_event_wait", error, [&] {
     const rope_event_args args = read_block(block);
-    find_handle<Event>(HandleKind::event, args.event, "event");
-    stream_of(args.stream, args.device);
+    const auto event = event_of(args.event, args.device, "event");
+    const Target target = target_of(args);
+    target.backend.wait(target.stream, *event);
   });
 }
 
 int32_t rope_event_synchronize(const rope_event_args* block, rope_error* error) {
-  return guard("rope_event_synchronize", error, [&] { find_handle<Event>(HandleKind::event, read_block(block).event, "event"); });
+  return guard("rope_event_synchronize", error, [&] {
+    const rope_event_args args = read_block(block);
+    const auto event = event_of(args.event, args.device, "event");
+    backend_of(args.device, "device").synchronize(*event, args.realm);
+  });
 }
 
 int32_t rope_event_elapsed(rope_event_args* block, rope_error* error) {
   return guard("rope_event_elapsed", error, [&] {
     rope_event_args args = read_block(block);
-    const auto end = find_handle<Event>(HandleKind::event, args.event, "event");
-    const auto start = find_handle<Event>(HandleKind::event, args.since, "since");
-    args.elapsed_ms = std::chrono::duration<double, std::milli>(end->time - start->time).count();
+    const auto end = event_of(args.event, args.device, "event");
+    const auto start = event_of(args.since, args.device, "since");
+    args.elapsed_ms = backend_of(args.device, "device").elapsed_ms(*start, *end);
     write_block(block, args);
   });
 }
@@ -226,10 +272,8 @@ int32_t rope_event_destroy(const rope_event_args* block, rope_error* error) {
 int32_t rope_graph_begin(rope_graph_args* block, rope_error* error) {
   return guard("rope_graph_begin", error, [&] {
     rope_graph_args args = read_block(block);
-    require_cpu(args.device, "device");
-    auto stream = std::make_shared<Stream>();
+    StreamRef stream = backend_of(args.device, "device").begin_graph();
     stream->device = args.device;
-    stream->recording = std::make_shared<Graph>();
     stream->recording->device = args.device;
     args.stream = add_handle(HandleKind::stream, std::move(stream), args.realm);
     write_block(block, args);
@@ -239,28 +283,78 @@ int32_t rope_graph_begin(rope_graph_args* block, rope_error* error) {
 int32_t rope_graph_end(rope_graph_args* block, rope_error* error) {
   return guard("rope_graph_end", error, [&] {
     rope_graph_args args = read_block(block);
-    std::shared_ptr<Graph> graph = end_recording(args.stream);
-    args.nodes = graph->nodes.size();
+    const StreamRef stream = recording_stream(args.stream);
+    remove_handle(HandleKind::stream, args.stream, "stream");
+    std::shared_ptr<Graph> graph = backend_of(stream->device, "stream").end_graph(stream);
+    args.nodes = graph->count;
     args.graph = add_handle(HandleKind::graph, std::move(graph), args.realm);
     write_block(block, args);
   });
 }
 
 int32_t rope_graph_cancel(const rope_graph_args* block, rope_error* error) {
-  return guard("rope_graph_cancel", error, [&] { end_recording(read_block(block).stream); });
+  return guard("rope_graph_cancel", error, [&] {
+    const rope_graph_args args = read_block(block);
+    const StreamRef stream = recording_stream(args.stream);
+    remove_handle(HandleKind::stream, args.stream, "stream");
+    try {
+      backend_of(stream->device, "stream").end_graph(stream);
+    } catch (const Failure& failure) {
+      if (failure.status == ROPE_FATAL) throw;  // an invalid recording is what is being given up
+    }
+  });
 }
 
 int32_t rope_graph_launch(const rope_graph_args* block, rope_error* error) {
   return guard("rope_graph_launch", error, [&] {
     const rope_graph_args args = read_block(block);
     const auto graph = find_handle<Graph>(HandleKind::graph, args.graph, "graph");
-    require_running(args.stream, graph->device, "A graph cannot be recorded into another.");
-    launch(*graph);
+    backend_of(graph->device, "graph").launch(*graph, stream_of(args.stream, graph->device));
   });
 }
 
 int32_t rope_graph_destroy(const rope_graph_args* block, rope_error* error) {
   return guard("rope_graph_destroy", error, [&] { remove_handle(HandleKind::graph, read_block(block).graph, "graph"); });
+}
+
+int32_t rope_queue_open(rope_queue_args* block, rope_error* error) {
+  return guard("rope_queue_open", error, [&] {
+    rope_queue_args args = read_block(block);
+    auto queue = std::make_shared<CompletionQueue>();
+    args.wake_fd = queue->wake_fd();
+    args.queue = add_handle(HandleKind::queue, std::move(queue), args.realm);
+    write_block(block, args);
+  });
+}
+
+int32_t rope_queue_take(rope_queue_args* block, rope_error* error) {
+  return guard("rope_queue_take", error, [&] {
+    rope_queue_args args = read_block(block);
+    Completion completion;
+    find_handle<CompletionQueue>(HandleKind::queue, args.queue, "queue")->take(&completion);
+    args.ticket = completion.ticket;
+    args.status = completion.failure.status;
+    if (completion.failure.status != ROPE_OK) report(completion.failure, "rope_queue_notify", error);
+    write_block(block, args);
+  });
+}
+
+int32_t rope_queue_wait(const rope_queue_args* block, rope_error* error) {
+  return guard("rope_queue_wait", error, [&] {
+    const rope_queue_args args = read_block(block);
+    find_handle<CompletionQueue>(HandleKind::queue, args.queue, "queue")->wait();
+  });
+}
+
+int32_t rope_queue_notify(const rope_notify_args* block, rope_error* error) {
+  return guard("rope_queue_notify", error, [&] {
+    const rope_notify_args args = read_block(block);
+    const Target target = target_of(args);
+    require(args.ticket != 0, "ticket", "a number that is not 0", "0");
+    auto queue = find_handle<CompletionQueue>(HandleKind::queue, args.queue, "queue");
+    const auto event = args.event != 0 ? event_of(args.event, args.device, "event") : nullptr;
+    target.backend.notify(target.stream, event, {std::move(queue), args.ticket, args.realm});
+  });
 }
 
 }  // extern "C"

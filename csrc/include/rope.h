@@ -1,5 +1,5 @@
 /*
- * librope: rotary position embeddings on the CPU (CUDA follows the same contract).
+ * librope: rotary position embeddings on CUDA GPUs and on the CPU.
  *
  * The C ABI. Valid C11 and C++. docs/abi.md explains it; the rules in short:
  *   - Every operation is  int32_t rope_<verb>(rope_<verb>_args* args, rope_error* error).  It returns a rope_status; on anything but
@@ -156,22 +156,48 @@ typedef struct rope_device_info_args {
   uint16_t device; /* in */
   uint16_t reserved;
   uint64_t memory_bytes; /* out */
-  uint32_t cores;        /* out: threads that large calls use */
+  uint32_t cores;        /* out: CPU threads that large calls use, or multiprocessors */
   uint32_t usable;       /* out: 0 or 1 */
-  char description[128]; /* out: "AMD EPYC ... (x86-64-v4)" */
+  uint32_t capability;   /* out, CUDA: major * 10 + minor */
+  uint32_t cuda_runtime; /* out, CUDA: 13000 for 13.0 */
+  uint32_t cuda_driver;  /* out, CUDA: the newest runtime that the driver serves */
+  uint32_t count;        /* out: devices of this kind */
+  char description[128]; /* out: "AMD EPYC, 2 cores, x86-64-v4", "NVIDIA H200" */
 } rope_device_info_args;
+/* ROPE_DEVICE: no such device, or none that works; the record says why and what to do. */
 ROPE_API int32_t rope_device_info(rope_device_info_args* args, rope_error* error);
+
+typedef enum rope_memory_kind {
+  ROPE_MEMORY_DEVICE = 0, /* the device's own, ordered on `stream`: usable there at once, elsewhere after rope_stream_order */
+  ROPE_MEMORY_PINNED = 1  /* CUDA: host memory that copies to and from the device without blocking */
+} rope_memory_kind;
 
 typedef struct rope_memory_args {
   uint32_t size;
   uint16_t device;
-  uint16_t reserved;
+  uint16_t kind;     /* rope_memory_kind */
   uint64_t realm;
-  uint64_t bytes;   /* allocate: in */
-  uint64_t address; /* allocate: out, aligned to 64 and zeroed. release: in */
+  uint64_t stream;   /* DEVICE: the stream whose order the block joins (allocate) or leaves (release) */
+  uint64_t bytes;    /* allocate: in */
+  uint64_t address;  /* allocate: out, aligned to 64; zeroed on the CPU. release: in */
 } rope_memory_args;
 ROPE_API int32_t rope_memory_allocate(rope_memory_args* args, rope_error* error);
 ROPE_API int32_t rope_memory_release(const rope_memory_args* args, rope_error* error);
+/* Gives what the driver's pool of a device keeps back to it; only `device` is read. */
+ROPE_API int32_t rope_memory_trim(const rope_memory_args* args, rope_error* error);
+
+typedef struct rope_transfer_args {
+  uint32_t size;
+  uint16_t device;
+  uint16_t reserved;
+  uint64_t stream;
+  uint64_t source;  /* an address of the host or of the device */
+  uint64_t target;
+  uint64_t bytes;
+} rope_transfer_args;
+/* Copies bytes between host and device, or within either, on the stream. Pageable host memory has been read when the call returns; what is
+ * written to the host is there when the stream has passed. */
+ROPE_API int32_t rope_transfer(const rope_transfer_args* args, rope_error* error);
 
 typedef struct rope_stream_args {
   uint32_t size;
@@ -182,8 +208,17 @@ typedef struct rope_stream_args {
 } rope_stream_args;
 ROPE_API int32_t rope_stream_create(rope_stream_args* args, rope_error* error);
 ROPE_API int32_t rope_stream_destroy(const rope_stream_args* args, rope_error* error);
-/* Waits for everything queued on the stream. */
+/* Waits for everything queued on the stream, blocking the thread. ROPE_FAULT, once for each realm, if a kernel met an index out of range. */
 ROPE_API int32_t rope_stream_synchronize(const rope_stream_args* args, rope_error* error);
+
+typedef struct rope_order_args {
+  uint32_t size;
+  uint16_t device;
+  uint16_t reserved;
+  uint64_t stream;  /* waits */
+  uint64_t after;   /* for what is queued here so far */
+} rope_order_args;
+ROPE_API int32_t rope_stream_order(const rope_order_args* args, rope_error* error);
 
 typedef struct rope_event_args {
   uint32_t size;
@@ -218,6 +253,50 @@ ROPE_API int32_t rope_graph_end(rope_graph_args* args, rope_error* error);
 ROPE_API int32_t rope_graph_cancel(const rope_graph_args* args, rope_error* error);
 ROPE_API int32_t rope_graph_launch(const rope_graph_args* args, rope_error* error);
 ROPE_API int32_t rope_graph_destroy(const rope_graph_args* args, rope_error* error);
+
+/* ---- completions: waiting without blocking the thread ----------------------------------------------------------------------- */
+
+typedef struct rope_queue_args {
+  uint32_t size;
+  int32_t wake_fd;   /* open: out, an eventfd that becomes readable with every completion */
+  uint64_t realm;    /* open: in */
+  uint64_t queue;    /* open: out. Else in */
+  uint64_t ticket;   /* take: out, 0 if nothing has completed */
+  int32_t status;    /* take: out, the rope_status of that wait; a failure's details are in the error record */
+  uint32_t reserved;
+} rope_queue_args;
+/* One queue for a realm. */
+ROPE_API int32_t rope_queue_open(rope_queue_args* args, rope_error* error);
+/* Takes the next completion. Returns ROPE_OK also for a wait that failed: `status` and the record tell of it. */
+ROPE_API int32_t rope_queue_take(rope_queue_args* args, rope_error* error);
+/* Blocks until something has completed. */
+ROPE_API int32_t rope_queue_wait(const rope_queue_args* args, rope_error* error);
+
+typedef struct rope_notify_args {
+  uint32_t size;
+  uint16_t device;
+  uint16_t reserved;
+  uint64_t realm;   /* whose pending fault the wait reports */
+  uint64_t queue;
+  uint64_t ticket;  /* the caller's number, not 0 */
+  uint64_t stream;  /* waits for what is queued here so far, or where `event` is given for that */
+  uint64_t event;
+} rope_notify_args;
+/* Puts `ticket` into the queue when the work is done, or has failed. */
+ROPE_API int32_t rope_queue_notify(const rope_notify_args* args, rope_error* error);
+
+typedef struct rope_health_args {
+  uint32_t size;
+  uint16_t device;
+  uint16_t failed;     /* out: 1 once the device has failed for good */
+  uint64_t realm;
+  uint32_t fault;      /* out: 1 if a fault was waiting for this realm */
+  uint32_t reserved;
+  rope_fault first;    /* out: that fault; it is taken, the next synchronise does not report it */
+  char operation[32];  /* out: what met it: "rope_rotate" */
+  char reason[128];    /* out: why the device failed */
+} rope_health_args;
+ROPE_API int32_t rope_device_health(rope_health_args* args, rope_error* error);
 
 /* ---- tensors ---------------------------------------------------------------------------------------------------------------- */
 

@@ -8,6 +8,8 @@
 
 namespace rope {
 
+struct CudaLaunch;
+
 struct RotateTensor {
   const char* in = nullptr;                         // [batch, tokens, heads, head_dim]
   char* out = nullptr;                              // the same; may be `in`
@@ -31,8 +33,9 @@ struct RotateParams {
   FrequenciesRef frequencies;
 };
 
-// Rotates on the CPU and returns the first fault.
+// The CPU returns the first fault; a kernel leaves it in the mailbox.
 rope_fault rotate_cpu(const RotateParams& params);
+void rotate_cuda(const RotateParams& params, const CudaLaunch& launch);
 
 struct CosSinParams {
   float* cos;  // [tokens, rows, pairs]
@@ -45,5 +48,6 @@ struct CosSinParams {
 };
 
 rope_fault cos_sin_cpu(const CosSinParams& params);
+void cos_sin_cuda(const CosSinParams& params, const CudaLaunch& launch);
 
 }  // namespace rope

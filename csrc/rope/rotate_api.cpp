@@ -139,7 +139,7 @@ void rotate(const rope_rotate_args& a) {
   };
   require_written_apart(q);
   if (has_k) require_written_apart(k);
-  submit(stream_of(a.stream, q.in.device), "rope_rotate", rotate_cpu, p);
+  submit(q.in.device, stream_of(a.stream, q.in.device), "rope_rotate", rotate_cpu, ROPE_CUDA_LAUNCHER(rotate_cuda), p);
 }
 
 void cos_sin(const rope_cos_sin_args& a) {
@@ -176,7 +176,7 @@ void cos_sin(const rope_cos_sin_args& a) {
   require(!overlap(cos, sin), "sin", "memory apart from cos", "shared memory");
   p.cos = reinterpret_cast<float*>(cos.data);
   p.sin = reinterpret_cast<float*>(sin.data);
-  submit(stream_of(a.stream, ids.device), "rope_cos_sin", cos_sin_cpu, p);
+  submit(ids.device, stream_of(a.stream, ids.device), "rope_cos_sin", cos_sin_cpu, ROPE_CUDA_LAUNCHER(cos_sin_cuda), p);
 }
 
 }  // namespace

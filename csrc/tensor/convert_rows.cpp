@@ -1,11 +1,12 @@
-// The 81 conversions of contiguous elements. load gives an element's value as a float, double or integer that holds it exactly, from rounds
-// that to the target. Plain loops that the compiler turns into vector code, but for float16 and float32, which have instructions of their
-// own on many processors. Compiled once for each instruction set: nothing here may have external linkage but the table.
+// The 81 conversions of contiguous elements, as plain loops that the compiler turns into vector code, but for float16 and float32, which
+// have instructions of their own on many processors. Compiled once for each instruction set: nothing here may have external linkage but the
+// table.
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
 
 #include "convert.h"
+#include "elements.h"
 
 #if defined(__F16C__)
 #include <immintrin.h>
@@ -18,93 +19,6 @@ namespace rope {
 namespace {
 
 constexpr int64_t kBlock = 256;  // elements between two stages
-
-// A float whose rounding to float16, bfloat16 or float8 is the value's own.
-ROPE_INLINE float narrowable(float value) { return value; }
-ROPE_INLINE float narrowable(double value) { return double_to_float_odd(value); }
-ROPE_INLINE float narrowable(int32_t value) { return double_to_float_odd(static_cast<double>(value)); }
-ROPE_INLINE float narrowable(int64_t value) { return double_to_float_odd(int64_to_double_odd(value)); }
-
-struct Float64 {
-  using Bits = double;
-  ROPE_INLINE double load(double bits) { return bits; }
-  template <class Value>
-  ROPE_INLINE double from(Value value) {
-    return static_cast<double>(value);
-  }
-};
-
-struct Float32 {
-  using Bits = float;
-  ROPE_INLINE float load(float bits) { return bits; }
-  template <class Value>
-  ROPE_INLINE float from(Value value) {
-    return static_cast<float>(value);
-  }
-};
-
-struct Float16 {
-  using Bits = uint16_t;
-  ROPE_INLINE float load(uint16_t bits) { return half_to_float(bits); }
-  template <class Value>
-  ROPE_INLINE uint16_t from(Value value) {
-    return float_to_half(narrowable(value));
-  }
-};
-
-struct BFloat16 {
-  using Bits = uint16_t;
-  ROPE_INLINE float load(uint16_t bits) { return bfloat16_to_float(bits); }
-  template <class Value>
-  ROPE_INLINE uint16_t from(Value value) {
-    return float_to_bfloat16(narrowable(value));
-  }
-};
-
-struct Float8E4M3 {
-  using Bits = uint8_t;
-  ROPE_INLINE float load(uint8_t bits) { return e4m3_to_float(bits); }
-  template <class Value>
-  ROPE_INLINE uint8_t from(Value value) {
-    return float_to_e4m3(narrowable(value));
-  }
-};
-
-struct Float8E5M2 {
-  using Bits = uint8_t;
-  ROPE_INLINE float load(uint8_t bits) { return e5m2_to_float(bits); }
-  template <class Value>
-  ROPE_INLINE uint8_t from(Value value) {
-    return float_to_e5m2(narrowable(value));
-  }
-};
-
-struct Int64 {
-  using Bits = int64_t;
-  ROPE_INLINE int64_t load(int64_t bits) { return bits; }
-  ROPE_INLINE int64_t from(double value) { return double_to_int64(value); }
-  ROPE_INLINE int64_t from(float value) { return double_to_int64(static_cast<double>(value)); }
-  ROPE_INLINE int64_t from(int64_t value) { return value; }
-  ROPE_INLINE int64_t from(int32_t value) { return value; }
-};
-
-struct Int32 {
-  using Bits = int32_t;
-  ROPE_INLINE int32_t load(int32_t bits) { return bits; }
-  ROPE_INLINE int32_t from(double value) { return double_to_int32(value); }
-  ROPE_INLINE int32_t from(float value) { return double_to_int32(static_cast<double>(value)); }
-  ROPE_INLINE int32_t from(int64_t value) { return int64_to_int32(value); }
-  ROPE_INLINE int32_t from(int32_t value) { return value; }
-};
-
-struct UInt8 {
-  using Bits = uint8_t;
-  ROPE_INLINE int32_t load(uint8_t bits) { return bits; }
-  ROPE_INLINE uint8_t from(double value) { return double_to_uint8(value); }
-  ROPE_INLINE uint8_t from(float value) { return double_to_uint8(static_cast<double>(value)); }
-  ROPE_INLINE uint8_t from(int64_t value) { return int64_to_uint8(value); }
-  ROPE_INLINE uint8_t from(int32_t value) { return int64_to_uint8(value); }
-};
 
 // The first stage of narrowing what is no float32.
 struct Narrowable {

@@ -7,6 +7,8 @@
 
 namespace rope {
 
+struct CudaLaunch;
+
 struct CopyParams {
   const char* source;  // [shape]
   char* target;        // [shape]; no two indices name one element, and none of source
@@ -19,5 +21,6 @@ struct CopyParams {
 };
 
 rope_fault copy_cpu(const CopyParams& params);
+void copy_cuda(const CopyParams& params, const CudaLaunch& launch);
 
 }  // namespace rope

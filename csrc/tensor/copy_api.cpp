@@ -31,7 +31,7 @@ void copy(const rope_copy_args& args) {
     params.source_stride[i] = source.stride[i];
     params.target_stride[i] = target.stride[i];
   }
-  submit(stream, "rope_copy", copy_cpu, params);
+  submit(source.device, stream, "rope_copy", copy_cpu, ROPE_CUDA_LAUNCHER(copy_cuda), params);
 }
 
 }  // namespace

@@ -1,13 +1,13 @@
-// rope_copy on the CPU. The dimensions are reordered by the target's strides, as the elements may be copied in any order, and merged where
-// both sides allow; what is left is cut into tiles of two dimensions for the row loops. Where source and target disagree about the
-// innermost dimension (a transposition) a tile is small and near square and passes through the stack, so that both sides see whole cache
-// lines.
+// rope_copy on the CPU. The dimensions, sorted and merged, are cut into tiles of two for the row loops. Where source and target disagree
+// about the innermost dimension (a transposition) a tile is small and near square and passes through the stack, so that both sides see
+// whole cache lines.
 #include "copy.h"
 
 #include <algorithm>
 
 #include "../device/cpu_threads.h"
 #include "convert.h"
+#include "nest.h"
 
 namespace rope {
 namespace {
@@ -17,51 +17,15 @@ constexpr int64_t kSideBytes = 128;    // of the square tile of a transposition
 constexpr int64_t kShort = 16;         // a row of fewer elements is not worth a call
 constexpr int64_t kPerThread = 65536;  // elements below which another thread is not worth waking
 
-struct Loop {
-  int64_t length;
-  int64_t source_stride;
-  int64_t target_stride;
-};
-
-struct Nest {
-  Loop loops[ROPE_MAX_RANK];
-  int size = 0;
-};
-
-// The loops of a copy, outermost first: none of length 1, none that could be one with its neighbour, the innermost not a short one.
-Nest make_nest(const CopyParams& p) {
-  Nest all, nest;
-  for (int i = 0; i < p.rank; ++i) {
-    if (p.shape[i] != 1) all.loops[all.size++] = {p.shape[i], p.source_stride[i], p.target_stride[i]};
-  }
-  std::stable_sort(all.loops, all.loops + all.size, [](const Loop& a, const Loop& b) { return a.target_stride > b.target_stride; });
-  for (int i = 0; i < all.size; ++i) {
-    const Loop& loop = all.loops[i];
-    Loop* const outer = nest.size > 0 ? &nest.loops[nest.size - 1] : nullptr;
-    if (outer != nullptr && outer->source_stride == loop.source_stride * loop.length &&
-        outer->target_stride == loop.target_stride * loop.length) {
-      *outer = {outer->length * loop.length, loop.source_stride, loop.target_stride};
-    } else {
-      nest.loops[nest.size++] = loop;
-    }
-  }
+// The loops of a copy, with a longer one innermost where that would be a short one.
+Nest make_copy_nest(const CopyParams& p) {
+  Nest nest = make_nest(p.rank, p.shape, p.source_stride, p.target_stride);
   if (nest.size > 1 && nest.loops[nest.size - 1].length < kShort) {
     Loop* const end = nest.loops + nest.size;
     Loop* const longest = std::max_element(nest.loops, end, [](const Loop& a, const Loop& b) { return a.length < b.length; });
     std::rotate(longest, longest + 1, end);
   }
   return nest;
-}
-
-// Which loop is the tile's rows: for a transposition the one along which the source is packed, else the one around the columns.
-int choose_rows(const Nest& nest) {
-  const int columns = nest.size - 1;
-  int packed = columns;
-  for (int i = 0; i < columns; ++i) {
-    const int64_t stride = nest.loops[i].source_stride;
-    if (stride > 0 && stride < nest.loops[packed].source_stride) packed = i;
-  }
-  return packed;
 }
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -84,8 +48,9 @@ void copy_line(const CopyParams& p, const Loop& loop) {
   });
 }
 
+// The tile's rows are the loop along which the source is packed for a transposition, else the one around the columns.
 void copy_tiles(const CopyParams& p, Nest nest) {
-  const int packed = choose_rows(nest);
+  const int packed = packed_loop(nest);
   const bool transposed = packed != nest.size - 1;
   if (transposed) std::rotate(nest.loops + packed, nest.loops + packed + 1, nest.loops + nest.size - 1);
   const Loop columns = nest.loops[nest.size - 1], rows = nest.loops[nest.size - 2];
@@ -123,10 +88,8 @@ void copy_tiles(const CopyParams& p, Nest nest) {
 }  // namespace
 
 rope_fault copy_cpu(const CopyParams& p) {
-  const Nest nest = make_nest(p);
-  if (nest.size == 0) {
-    convert_plane(p.source_dtype, p.target_dtype, {p.source, p.target, 1, 1, 0, 1, 0, 1});
-  } else if (nest.size == 1) {
+  const Nest nest = make_copy_nest(p);
+  if (nest.size == 1) {
     copy_line(p, nest.loops[0]);
   } else {
     copy_tiles(p, nest);

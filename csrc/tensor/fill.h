@@ -7,6 +7,8 @@
 
 namespace rope {
 
+struct CudaLaunch;
+
 enum class FillKind {
   constant,        // start
   arange,          // start + step * index, in float64
@@ -29,5 +31,6 @@ struct FillParams {
 };
 
 rope_fault fill_cpu(const FillParams& params);
+void fill_cuda(const FillParams& params, const CudaLaunch& launch);
 
 }  // namespace rope

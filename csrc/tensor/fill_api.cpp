@@ -76,7 +76,7 @@ void fill(const rope_fill_args& args) {
     params.shape[i] = target.shape[i];
     params.target_stride[i] = target.stride[i];
   }
-  submit(stream, "rope_fill", fill_cpu, params);
+  submit(target.device, stream, "rope_fill", fill_cpu, ROPE_CUDA_LAUNCHER(fill_cuda), params);
 }
 
 }  // namespace

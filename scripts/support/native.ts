@@ -12,7 +12,7 @@ export const library: string = inProject("build", "librope.so");
 /** Builds build/librope.so unless it was made from exactly these sources. Says whether anything was built. */
 export async function buildLibrary(): Promise<"built" | "up to date"> {
   const stamp = inProject("build", ".librope-built");
-  const wanted = fingerprint(["CMakeLists.txt", ...filesUnder(["csrc"], /\.(cpp|h|inc|map)$/)]);
+  const wanted = fingerprint(["CMakeLists.txt", ...filesUnder(["csrc"], /\.(cpp|cu|cuh|h|inc|map)$/)]);
   if (existsSync(library) && readIfThere(stamp) === wanted) return "up to date";
   rmSync(stamp, { force: true });
   await cmake(inProject("build"), ["-DCMAKE_BUILD_TYPE=Release"]);
