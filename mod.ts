@@ -17,8 +17,9 @@ export {
   RopeLibraryError,
   RopeOutOfMemoryError,
 } from "./src/errors.ts";
-export { type LibraryInfo, libraryInfo, version } from "./src/native/library.ts";
-export { Device, type DeviceInfo, type DeviceLike, type DeviceMemory } from "./src/device/device.ts";
+export { version } from "./src/native/library.ts";
+export { type DeviceInfo, type LibraryInfo, libraryInfo } from "./src/device/info.ts";
+export { Device, type DeviceLike, type DeviceMemory } from "./src/device/device.ts";
 export { DeviceEvent } from "./src/device/event.ts";
 export { Graph } from "./src/device/graph.ts";
 export { Stream } from "./src/device/stream.ts";

@@ -123,6 +123,9 @@ void close_realm(uint64_t realm, const char* argument) {
     const std::lock_guard lock(r.mutex);
     Slot* own = slot_of(r, HandleKind::realm, realm);
     if (own == nullptr) fail_handle(HandleKind::realm, realm, argument);
+    // All memory first: from here on nothing can fail, so that no realm is closed by half.
+    objects.reserve(r.handles);
+    blocks.reserve(r.memory.size());
     objects.push_back(empty_slot(r, *own));
     for (Slot& slot : r.slots) {
       if (slot.object && slot.realm == realm) objects.push_back(empty_slot(r, slot));

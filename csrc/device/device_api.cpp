@@ -99,7 +99,7 @@ extern "C" {
 
 int32_t rope_realm_open(rope_realm_args* block, rope_error* error) {
   return guard("rope_realm_open", error, [&] {
-    rope_realm_args args = read_block(block);
+    rope_realm_args args = read_block(block, end_of(&rope_realm_args::realm));
     args.realm = open_realm_of_thread();
     write_block(block, args);
   });
@@ -145,10 +145,9 @@ int32_t rope_device_health(rope_health_args* block, rope_error* error) {
 
 int32_t rope_memory_allocate(rope_memory_args* block, rope_error* error) {
   return guard("rope_memory_allocate", error, [&] {
-    rope_memory_args args = read_block(block);
+    rope_memory_args args = read_block(block, end_of(&rope_memory_args::address));
     const Target target = target_of(args);
     require(args.bytes > 0, "bytes", "at least 1", "0");
-    require(args.size >= sizeof args, "size", "the whole block", "a shorter one", "The address would be lost.");
     if (args.kind > ROPE_MEMORY_PINNED) fail(ROPE_ARGUMENT, "kind", text("a rope_memory_kind"), text("%u", args.kind));
     set_release_memory(give_back);
     const bool pinned = args.kind == ROPE_MEMORY_PINNED;
@@ -189,7 +188,7 @@ int32_t rope_transfer(const rope_transfer_args* block, rope_error* error) {
 
 int32_t rope_stream_create(rope_stream_args* block, rope_error* error) {
   return guard("rope_stream_create", error, [&] {
-    rope_stream_args args = read_block(block);
+    rope_stream_args args = read_block(block, end_of(&rope_stream_args::stream));
     StreamRef stream = backend_of(args.device, "device").create_stream();
     stream->device = args.device;
     args.stream = add_handle(HandleKind::stream, std::move(stream), args.realm);
@@ -229,7 +228,7 @@ int32_t rope_stream_order(const rope_order_args* block, rope_error* error) {
 
 int32_t rope_event_record(rope_event_args* block, rope_error* error) {
   return guard("rope_event_record", error, [&] {
-    rope_event_args args = read_block(block);
+    rope_event_args args = read_block(block, end_of(&rope_event_args::event));
     const Target target = target_of(args);
     std::shared_ptr<Event> event = target.backend.record(target.stream);
     event->device = args.device;
@@ -271,7 +270,7 @@ int32_t rope_event_destroy(const rope_event_args* block, rope_error* error) {
 
 int32_t rope_graph_begin(rope_graph_args* block, rope_error* error) {
   return guard("rope_graph_begin", error, [&] {
-    rope_graph_args args = read_block(block);
+    rope_graph_args args = read_block(block, end_of(&rope_graph_args::stream));
     StreamRef stream = backend_of(args.device, "device").begin_graph();
     stream->device = args.device;
     stream->recording->device = args.device;
@@ -282,7 +281,7 @@ int32_t rope_graph_begin(rope_graph_args* block, rope_error* error) {
 
 int32_t rope_graph_end(rope_graph_args* block, rope_error* error) {
   return guard("rope_graph_end", error, [&] {
-    rope_graph_args args = read_block(block);
+    rope_graph_args args = read_block(block, end_of(&rope_graph_args::graph));
     const StreamRef stream = recording_stream(args.stream);
     remove_handle(HandleKind::stream, args.stream, "stream");
     std::shared_ptr<Graph> graph = backend_of(stream->device, "stream").end_graph(stream);
@@ -319,7 +318,7 @@ int32_t rope_graph_destroy(const rope_graph_args* block, rope_error* error) {
 
 int32_t rope_queue_open(rope_queue_args* block, rope_error* error) {
   return guard("rope_queue_open", error, [&] {
-    rope_queue_args args = read_block(block);
+    rope_queue_args args = read_block(block, end_of(&rope_queue_args::queue));
     auto queue = std::make_shared<CompletionQueue>();
     args.wake_fd = queue->wake_fd();
     args.queue = add_handle(HandleKind::queue, std::move(queue), args.realm);
@@ -329,7 +328,7 @@ int32_t rope_queue_open(rope_queue_args* block, rope_error* error) {
 
 int32_t rope_queue_take(rope_queue_args* block, rope_error* error) {
   return guard("rope_queue_take", error, [&] {
-    rope_queue_args args = read_block(block);
+    rope_queue_args args = read_block(block, end_of(&rope_queue_args::status));
     Completion completion;
     find_handle<CompletionQueue>(HandleKind::queue, args.queue, "queue")->take(&completion);
     args.ticket = completion.ticket;

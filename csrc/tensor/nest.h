@@ -27,7 +27,9 @@ inline Nest make_nest(int rank, const int64_t* shape, const int64_t* source_stri
   for (int i = 0; i < rank; ++i) {
     if (shape[i] != 1) all.loops[all.size++] = {shape[i], source_stride[i], target_stride[i]};
   }
-  std::stable_sort(all.loops, all.loops + all.size, [](const Loop& a, const Loop& b) { return a.target_stride > b.target_stride; });
+  for (int i = 1; i < all.size; ++i) {
+    for (int j = i; j > 0 && all.loops[j - 1].target_stride < all.loops[j].target_stride; --j) std::swap(all.loops[j - 1], all.loops[j]);
+  }
   for (int i = 0; i < all.size; ++i) {
     const Loop& loop = all.loops[i];
     Loop* const outer = nest.size > 0 ? &nest.loops[nest.size - 1] : nullptr;

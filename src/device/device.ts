@@ -1,33 +1,17 @@
 // Devices: where tensors live and operations run. One object per device and realm.
 import { argumentError, describe, notConstructible } from "../arguments.ts";
 import { type Fault, RopeDeviceError } from "../errors.ts";
-import { Block } from "../native/block.ts";
-import { enums, layouts } from "../native/layouts.ts";
+import { enums } from "../native/layouts.ts";
 import { library } from "../native/library.ts";
 import { capture, type Graph } from "./graph.ts";
+import { failureOf, requireHealthy, takeFault } from "./health.ts";
+import { cudaCode, type DeviceInfo, isAbsence, listGpus, readInfo } from "./info.ts";
 import { DeviceState } from "./state.ts";
-import { createStream, type Stream } from "./stream.ts";
+import { createStream, type Stream, streamOf } from "./stream.ts";
+import { finish, finished } from "./waiting.ts";
 
 /** How options name a device: the Device itself or its name. "auto", the default, is cuda:0 where it works and the CPU otherwise. */
 export type DeviceLike = Device | "auto" | "cpu" | `cuda:${number}`;
-
-/** What a device is. */
-export interface DeviceInfo {
-  /** "cpu", "cuda:0" */
-  readonly name: string;
-  /** What sort of device it is. */
-  readonly kind: "cpu" | "cuda";
-  /** The processor's own name, and which instruction set librope uses of it. */
-  readonly description: string;
-  /** All the memory it has. */
-  readonly memoryBytes: number;
-  /** CUDA: the compute capability, as [major, minor]. */
-  readonly computeCapability?: readonly [number, number];
-  /** Whether librope can use it. */
-  readonly usable: boolean;
-  /** Why not. */
-  readonly reason?: string;
-}
 
 /** The counters of a device's memory in this realm (the main thread or a Worker). */
 export interface DeviceMemory {
@@ -39,14 +23,15 @@ export interface DeviceMemory {
   readonly peakBytesInUse: number;
   /** Tensors not yet disposed of, views and borrowed ones too. */
   readonly liveTensors: number;
-  /** How often new memory was taken from the system. */
+  /** How often memory was taken from the system or the GPU's driver. In a steady state it stays what it is. */
   readonly driverAllocations: number;
 }
 
-const opened = new Map<string, Device>();
+const cpuCode = enums.CPU << 8;
+const opened = new Map<unknown, Device>();
 let stateOf: (device: Device) => DeviceState;
 let isDevice: (value: unknown) => value is Device;
-let construct: (name: string, code: number) => Device;
+let construct: (info: DeviceInfo, code: number) => Device;
 
 /**
  * A device. `Device.open()` gives the best there is.
@@ -66,24 +51,28 @@ let construct: (name: string, code: number) => Device;
  */
 export class Device {
   readonly #state: DeviceState;
-  #info: DeviceInfo | null = null;
+  readonly #info: DeviceInfo;
+  readonly #stream: Stream;
 
-  private constructor(name: string, code: number) {
-    if (name === undefined) throw notConstructible("Device", "Device.open()");
-    this.#state = new DeviceState(this, name, code);
+  private constructor(info: DeviceInfo, code: number) {
+    if (info === undefined) throw notConstructible("Device", "Device.open()");
+    this.#state = new DeviceState(this, info.name, code);
+    this.#info = info;
+    this.#stream = streamOf(this.#state.defaultStream);
   }
 
   static {
     stateOf = (device) => device.#state;
     isDevice = (value) => typeof value === "object" && value !== null && #state in value;
-    construct = (name, code) => new Device(name, code);
+    construct = (info, code) => new Device(info, code);
   }
 
   /**
    * Opens a device by name; opening it again gives the same object.
    *
    * @param name "auto" (the default: cuda:0 where it works, else the CPU), "cpu", "cuda:0", "cuda:1" and so on.
-   * @throws RopeArgumentError for any other name; RopeDeviceError where the device is not there; RopeLibraryError where librope.so is not.
+   * @throws RopeArgumentError for any other name; RopeDeviceError where the device is not there or cannot be used, of "auto" too where there is a
+   * GPU's driver that does not work; RopeLibraryError where librope.so is not there.
    */
   static open(name: "auto" | "cpu" | `cuda:${number}` = "auto"): Device {
     return openDevice("Device.open", "name", name);
@@ -91,7 +80,8 @@ export class Device {
 
   /** The devices of this machine that librope knows, usable or not. */
   static list(): DeviceInfo[] {
-    return [openDevice("Device.list", "name", "cpu").info];
+    const operation = "Device.list";
+    return [openDevice(operation, "name", "cpu").info, ...listGpus(operation)];
   }
 
   /** "cpu" or "cuda:0". */
@@ -101,17 +91,17 @@ export class Device {
 
   /** What sort of device it is. */
   get kind(): "cpu" | "cuda" {
-    return "cpu";
+    return this.#info.kind;
   }
 
   /** What the device is: its processor, its memory. */
   get info(): DeviceInfo {
-    return this.#info ??= readInfo(this.#state);
+    return this.#info;
   }
 
   /** The default stream. */
   get stream(): Stream {
-    return this.#state.defaultStream;
+    return this.#stream;
   }
 
   /** Makes a stream. Dispose of it when it is no longer needed. */
@@ -120,14 +110,20 @@ export class Device {
   }
 
   /**
-   * Waits until all work of the device is done, without blocking the event loop.
+   * Waits until the work of all streams of the device is done, as far as it was queued before this call, without blocking the event loop. The
+   * process stays alive for it.
    *
-   * @throws RopeFaultError if a kernel met an index out of range; RopeFatalError if the device failed; RopeArgumentError while a graph is
-   * being recorded; all as rejections.
+   * @throws RopeFaultError, once, if a kernel met an index out of range since the last one; RopeFatalError if the device failed;
+   * RopeArgumentError while a graph is being recorded; all as rejections.
    */
   async synchronize(): Promise<void> {
-    this.#state.refuseWhileRecording("Device.synchronize", "Waiting");
-    await this.stream.synchronize();
+    const operation = "Device.synchronize";
+    const { defaultStream, queued, streams } = this.#state;
+    this.#state.refuseWhileRecording(operation, "Waiting");
+    if (!queued) return finish(operation, defaultStream, "reported");
+    const others = [...streams].filter((stream) => stream !== defaultStream);
+    if (others.length > 0) await Promise.all(others.map((stream) => finished(operation, stream, 0, "left")));
+    await finished(operation, defaultStream, 0, "reported"); // now the fault of any stream is known
   }
 
   /**
@@ -154,22 +150,30 @@ export class Device {
     };
   }
 
-  /** Gives the pool's free buffers back to the system. */
+  /**
+   * Gives the pool's free buffers back to the system, or to the GPU's driver.
+   *
+   * @throws RopeArgumentError while a graph is being recorded; RopeFatalError.
+   */
   trim(): void {
+    this.#state.refuseWhileRecording("Device.trim", "Trimming");
     this.#state.pool.trim();
   }
 
   /**
-   * Takes the faults that kernels have met since they were last taken; the next synchronize does not throw them again. On the CPU faults
-   * throw from the call itself, so there are none to take.
+   * Takes the fault that kernels have met since one was last taken or reported, the first if there were several; the next synchronize does not
+   * report it again. Waits for nothing. On the CPU faults throw from the call itself, so there are none to take.
    */
   faults(): Fault[] {
-    return [];
+    if (!this.#state.queued) return [];
+    const fault = takeFault(this.#state, "Device.faults");
+    return fault === undefined ? [] : [fault];
   }
 
-  /** Whether the device works. A failed one stays failed: every later call throws RopeFatalError. */
+  /** Whether the device works, as far as is known without waiting. A failed one stays failed: every later call throws RopeFatalError. */
   health(): { ok: boolean; error?: string } {
-    return { ok: true };
+    const error = this.#state.queued ? failureOf(this.#state, "Device.health") : undefined;
+    return error === undefined ? { ok: true } : { ok: false, error };
   }
 }
 
@@ -194,36 +198,44 @@ function isDeviceName(value: string): boolean {
 }
 
 function openDevice(operation: string, argument: string, name: unknown): Device {
+  const known = opened.get(name);
+  if (known !== undefined) return known;
   if (typeof name !== "string" || !isDeviceName(name)) {
     const forms = operation === "Device.open" ? "" : "a Device, ";
     throw argumentError(operation, argument, `${forms}"auto", "cpu" or "cuda:<number>" ("cuda:0")`, describe(name));
   }
-  if (name.startsWith("cuda:")) {
-    throw new RopeDeviceError({
-      operation,
-      argument,
-      message: `there is no ${name}: this librope was built without CUDA`,
-      advice: 'Use "cpu", or "auto", which takes the best device there is.',
-    });
-  }
-  const known = opened.get("cpu");
-  if (known !== undefined) return known;
   library(); // a missing librope.so is reported here, not by the first operation
-  const device = construct("cpu", enums.CPU << 8);
-  opened.set("cpu", device);
+  const device = name === "auto"
+    ? openBest(operation)
+    : name === "cpu"
+    ? construct(readInfo(operation, name, cpuCode), cpuCode)
+    : openGpu(operation, argument, name);
+  opened.set(name, device);
   return device;
 }
 
-function readInfo(state: DeviceState): DeviceInfo {
-  const layout = layouts.device_info_args;
-  const block = new Block(layout, "rope_device_info");
-  block.u16(layout.device, state.code);
-  block.call("Device.info");
-  return Object.freeze({
-    name: state.name,
-    kind: "cpu",
-    description: block.getText(layout.description, layout.size - layout.description),
-    memoryBytes: block.getU64(layout.memory_bytes),
-    usable: block.getU32(layout.usable) !== 0,
-  });
+function openBest(operation: string): Device {
+  try {
+    if (readInfo(operation, "cuda:0", cudaCode(0)).usable) return openDevice(operation, "name", "cuda:0");
+  } catch (error) {
+    if (!isAbsence(error)) throw error;
+  }
+  return openDevice(operation, "name", "cpu");
+}
+
+function openGpu(operation: string, argument: string, name: string): Device {
+  const index = Number(name.slice("cuda:".length));
+  if (index > 255) throw new RopeDeviceError({ operation, argument, expected: "one of those that Device.list() names", actual: name });
+  const code = cudaCode(index);
+  const info = readInfo(operation, name, code);
+  if (!info.usable) {
+    throw new RopeDeviceError({
+      operation,
+      argument,
+      message: `${name} (${info.description}) cannot be used: ${info.reason ?? "it does not work"}`,
+    });
+  }
+  const device = construct(info, code);
+  requireHealthy(stateOf(device), operation); // opens its context: what is wrong with it is reported here
+  return device;
 }

@@ -6,7 +6,8 @@ import { layouts } from "../native/layouts.ts";
 import { HandleNet } from "../native/net.ts";
 import { realm } from "../native/realm.ts";
 import type { DeviceState } from "./state.ts";
-import type { Stream } from "./stream.ts";
+import type { StreamState } from "./stream_state.ts";
+import { finished } from "./waiting.ts";
 
 const layout = layouts.event_args;
 const blocks = {
@@ -19,7 +20,7 @@ const blocks = {
 
 function destroy(handle: number): void {
   blocks.destroy.u64(layout.event, handle);
-  blocks.destroy.call("DeviceEvent.dispose");
+  blocks.destroy.callUnlessFailed("DeviceEvent.dispose");
 }
 
 const net = new HandleNet("DeviceEvent", destroy);
@@ -66,31 +67,34 @@ export class DeviceEvent {
   }
 
   /**
-   * Waits until the work before this point is done, without blocking the event loop.
+   * Waits until the work before this point is done, without blocking the event loop. The process stays alive for it.
    *
-   * @throws RopeDisposedError, as a rejection.
+   * @throws RopeDisposedError; RopeFaultError and RopeFatalError as Stream.synchronize; all as rejections.
    */
-  // deno-lint-ignore require-await
   async synchronize(): Promise<void> {
     const operation = "DeviceEvent.synchronize";
     this.#check(operation, "this event");
-    this.#state.refuseWhileRecording(operation, "Waiting");
-    blocks.synchronize.u16(layout.device, this.#state.code);
+    const state = this.#state;
+    state.refuseWhileRecording(operation, "Waiting");
+    if (state.queued) return await finished(operation, state.defaultStream, this.#handle, "reported");
+    blocks.synchronize.u16(layout.device, state.code);
     blocks.synchronize.u64(layout.event, this.#handle);
     blocks.synchronize.call(operation);
   }
 
   /**
-   * Milliseconds from an earlier event to this one; negative where that one is later.
+   * Milliseconds from an earlier event to this one, once both have passed; negative where that one is later.
    *
-   * @throws RopeArgumentError, RopeDisposedError or RopeDeviceError (events of two devices), as a rejection.
+   * @throws RopeArgumentError, RopeDisposedError, RopeDeviceError (events of two devices) or RopeFatalError, as a rejection.
    */
-  // deno-lint-ignore require-await
   async elapsedMs(since: DeviceEvent): Promise<number> {
     const operation = "DeviceEvent.elapsedMs";
     this.#check(operation, "this event");
-    const start = handleOf(operation, "since", since, this.#state);
-    blocks.elapsed.u16(layout.device, this.#state.code);
+    const state = this.#state;
+    const start = handleOf(operation, "since", since, state);
+    state.refuseWhileRecording(operation, "Waiting");
+    if (state.queued) await Promise.all([start, this.#handle].map((handle) => finished(operation, state.defaultStream, handle, "left")));
+    blocks.elapsed.u16(layout.device, state.code);
     blocks.elapsed.u64(layout.event, this.#handle);
     blocks.elapsed.u64(layout.since, start);
     blocks.elapsed.call(operation);
@@ -117,22 +121,25 @@ export class DeviceEvent {
 }
 
 /** Records a point in the work of a stream. */
-export function recordEvent(state: DeviceState, stream: Stream): DeviceEvent {
+export function recordEvent(stream: StreamState): DeviceEvent {
   const operation = "Stream.record";
+  const { state } = stream;
   state.refuseWhileRecording(operation, "An event");
   blocks.record.u16(layout.device, state.code);
   blocks.record.u64(layout.realm, realm());
-  blocks.record.u64(layout.stream, stream.handle);
+  blocks.record.stream(layout.stream, stream);
   blocks.record.call(operation);
   return make(state, blocks.record.getU64(layout.event));
 }
 
 /** Makes what is queued on the stream from now on run after the event. */
-export function waitForEvent(state: DeviceState, stream: Stream, event: unknown): void {
+export function waitForEvent(stream: StreamState, event: unknown): void {
   const operation = "Stream.wait";
+  const { state } = stream;
   const handle = handleOf(operation, "event", event, state);
+  state.refuseWhileRecording(operation, "An event");
   blocks.wait.u16(layout.device, state.code);
-  blocks.wait.u64(layout.stream, stream.handle);
+  blocks.wait.stream(layout.stream, stream);
   blocks.wait.u64(layout.event, handle);
   blocks.wait.call(operation);
 }

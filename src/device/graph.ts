@@ -8,7 +8,8 @@ import { log } from "../native/trace.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { DeviceState } from "./state.ts";
 import type { Storage } from "./storage.ts";
-import { makeStream, resolveStream, retireStream, type Stream } from "./stream.ts";
+import { resolveStream, type Stream, streamOf } from "./stream.ts";
+import { StreamState } from "./stream_state.ts";
 
 const layout = layouts.graph_args;
 const blocks = {
@@ -22,19 +23,29 @@ const blocks = {
 /** What a capture gathers: the memory that recorded operations touch, and the tensors made meanwhile. */
 export class Recording {
   /** The stream that records. */
-  readonly stream: Stream;
-  readonly #storages: Set<Storage> = new Set();
+  readonly stream: StreamState;
+  /** The memory that the recorded operations touch, and whether one of them writes it. */
+  readonly storages: Storage[] = [];
+  readonly written: boolean[] = [];
+  readonly #places: Map<Storage, number> = new Map();
   readonly #tensors: Tensor[] = [];
+  readonly #deferred: Storage[] = [];
 
   /** Made by capture(). */
-  constructor(stream: Stream) {
+  constructor(stream: StreamState) {
     this.stream = stream;
   }
 
   /** Keeps memory alive as long as the graph. */
-  keep(storage: Storage): void {
-    if (this.#storages.has(storage)) return;
-    this.#storages.add(storage);
+  keep(storage: Storage, written: boolean): void {
+    const place = this.#places.get(storage);
+    if (place !== undefined) {
+      if (written) this.written[place] = true;
+      return;
+    }
+    this.#places.set(storage, this.storages.length);
+    this.storages.push(storage);
+    this.written.push(written);
     storage.retain();
   }
 
@@ -43,15 +54,22 @@ export class Recording {
     this.#tensors.push(tensor);
   }
 
-  /** The memory that the recorded operations touch. */
-  get storages(): Iterable<Storage> {
-    return this.#storages;
+  /** Puts the return of memory to the pool off until the recording has ended: its streams would have to be put in order for that. */
+  defer(storage: Storage): void {
+    this.#deferred.push(storage);
+  }
+
+  /** The recording has ended. */
+  end(): void {
+    for (const storage of this.#deferred) storage.state.pool.recycle(storage);
+    this.#deferred.length = 0;
+    this.#places.clear();
   }
 
   /** Lets the memory go. */
   release(): void {
-    for (const storage of this.#storages) storage.release();
-    this.#storages.clear();
+    for (const storage of this.storages) storage.release();
+    this.storages.length = 0;
   }
 
   /** Disposes of the tensors made while recording, too. */
@@ -69,7 +87,7 @@ interface Held {
 
 function destroy(handle: number): void {
   blocks.destroy.u64(layout.graph, handle);
-  blocks.destroy.call("Graph.dispose");
+  blocks.destroy.callUnlessFailed("Graph.dispose");
 }
 
 // A net of its own: a collected graph lets its memory go, but tensors that were made while recording may still be in someone's hands.
@@ -117,14 +135,18 @@ export class Graph {
    * Queues all recorded operations on a stream, by default the device's.
    *
    * @throws RopeDisposedError for a graph, stream or borrowed array that is gone; RopeArgumentError while a graph is being recorded;
-   * RopeFaultError, on the CPU, for the first index out of range that an operation met (`fault.operation` names it).
+   * RopeFaultError, on the CPU, for the first index out of range that an operation met (`fault.operation` names it); on CUDA the next synchronize
+   * rejects with it.
    */
   launch(stream?: Stream): void {
     const operation = "Graph.launch";
     if (this.#disposed) throw new RopeDisposedError({ operation, argument: "this graph", expected: "live", actual: "a disposed one" });
     this.#state.refuseWhileRecording(operation, "A graph");
     const where = resolveStream(operation, stream, this.#state);
-    for (const storage of this.#held.recording.storages) {
+    const { storages, written } = this.#held.recording;
+    for (let i = 0; i < storages.length; i++) {
+      const storage = storages[i];
+      if (storage === undefined) continue;
       if (storage.detached) {
         throw new RopeDisposedError({
           operation,
@@ -133,9 +155,9 @@ export class Graph {
           actual: "one that uses a typed array whose buffer was transferred or detached",
         });
       }
-      storage.use(where);
+      storage.use(where, written[i] ?? true);
     }
-    blocks.launch.u64(layout.stream, where.handle);
+    blocks.launch.stream(layout.stream, where);
     blocks.launch.u64(layout.graph, this.#held.handle);
     blocks.launch.call(operation);
   }
@@ -163,14 +185,14 @@ export function capture(state: DeviceState, record: unknown): Graph {
   blocks.begin.u16(layout.device, state.code);
   blocks.begin.u64(layout.realm, realm());
   blocks.begin.call(operation);
-  const stream = makeStream(state, blocks.begin.getU64(layout.stream));
+  const stream = new StreamState(state, blocks.begin.getU64(layout.stream));
   const recording = new Recording(stream);
   state.recording = recording;
   state.current = stream;
   let handle = 0;
   let recorded = false;
   try {
-    refusePromise(operation, record(stream));
+    refusePromise(operation, record(streamOf(stream)));
     recorded = true;
     blocks.end.u64(layout.realm, realm());
     blocks.end.u64(layout.stream, stream.handle);
@@ -179,13 +201,15 @@ export function capture(state: DeviceState, record: unknown): Graph {
   } finally {
     state.recording = null;
     state.current = state.defaultStream;
-    retireStream(stream);
-    if (handle === 0) {
+    stream.live = false;
+    try {
       if (!recorded) {
         blocks.cancel.u64(layout.stream, stream.handle);
-        blocks.cancel.call(operation);
+        blocks.cancel.callUnlessFailed(operation);
       }
-      recording.dispose();
+    } finally {
+      recording.end();
+      if (handle === 0) recording.dispose();
     }
   }
   return make(state, { handle, recording });

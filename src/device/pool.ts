@@ -1,16 +1,17 @@
-// The CPU's memory: ArrayBuffers by size class, aligned to 64 bytes, reused when their last tensor is disposed of. What is larger than an
-// ArrayBuffer can safely be comes from the C library and goes straight back to it.
+// Where a device's memory comes from: blocks by size class that are used again when their last tensor is disposed of. The CPU's are ArrayBuffers
+// (cpu_pool.ts), CUDA's blocks of the driver's pool (cuda_pool.ts). What is larger than the largest class comes from the C library and goes
+// straight back to it.
 import { RopeOutOfMemoryError } from "../errors.ts";
 import { Block } from "../native/block.ts";
-import { layouts } from "../native/layouts.ts";
-import { library } from "../native/library.ts";
+import { enums, layouts } from "../native/layouts.ts";
 import { realm } from "../native/realm.ts";
 import { outOfMemory } from "../native/status.ts";
 import type { DeviceState } from "./state.ts";
-import { Storage } from "./storage.ts";
+import { Storage, type StorageKind } from "./storage.ts";
+import type { StreamState } from "./stream_state.ts";
 
-const alignment = 64;
-const largestBuffer = 2 ** 31;
+/** The bytes of the largest class. */
+export const largestClass: number = 2 ** 31;
 
 /**
  * Classes are 64 bytes and then four per octave: 80, 96, 112, 128, 160, ... so that at most a fifth of a buffer is unused. Of 1 to 2^31 bytes.
@@ -28,32 +29,78 @@ export function classBytes(index: number): number {
   return (((index - 1) & 3) + 5) * 2 ** (((index - 1) >>> 2) + 4);
 }
 
+/** The list of a class among lists by class, made where there is none yet. */
+export function listOf<Item>(lists: Item[][], index: number): Item[] {
+  while (lists.length <= index) lists.push([]);
+  return lists[index] ?? [];
+}
+
+const layout = layouts.memory_args;
 const block = {
-  allocate: new Block(layouts.memory_args, "rope_memory_allocate"),
-  release: new Block(layouts.memory_args, "rope_memory_release"),
+  allocate: new Block(layout, "rope_memory_allocate"),
+  release: new Block(layout, "rope_memory_release"),
 };
 
+/** The address of new memory of the C library, of a rope_memory_kind. Where there is none it is asked for once more, the pool's free blocks given back. */
+export function takeMemory(state: DeviceState, kind: number, bytes: number, operation: string, stream: StreamState): number {
+  const { pool } = state;
+  try {
+    return allocate(state, kind, bytes, operation, stream);
+  } catch (error) {
+    if (!(error instanceof RopeOutOfMemoryError)) throw error;
+  }
+  pool.trim();
+  try {
+    return allocate(state, kind, bytes, operation, stream);
+  } catch (error) {
+    if (!(error instanceof RopeOutOfMemoryError)) throw error;
+    throw outOfMemory(operation, bytes, pool.bytesInUse, pool.bytesReserved, error.free);
+  }
+}
+
+function allocate(state: DeviceState, kind: number, bytes: number, operation: string, stream: StreamState): number {
+  block.allocate.u16(layout.device, state.code);
+  block.allocate.u16(layout.kind, kind);
+  block.allocate.u64(layout.realm, realm());
+  block.allocate.stream(layout.stream, stream);
+  block.allocate.u64(layout.bytes, bytes);
+  block.allocate.call(operation);
+  state.pool.driverAllocations++;
+  return block.allocate.getU64(layout.address);
+}
+
+/** Gives memory of takeMemory() back, the device's own in the order of the stream. */
+export function giveMemory(state: DeviceState, kind: number, address: number, stream: StreamState): void {
+  block.release.u16(layout.device, state.code);
+  block.release.u16(layout.kind, kind);
+  block.release.u64(layout.realm, realm());
+  block.release.stream(layout.stream, stream);
+  block.release.u64(layout.address, address);
+  block.release.callUnlessFailed("Tensor.dispose");
+}
+
 /** The pool of one device and realm, and its counters. */
-export class CpuPool {
-  readonly #state: DeviceState;
-  readonly #free: Storage[][] = [];
+export abstract class Pool {
+  protected readonly state: DeviceState;
   /** Bytes that live storages were asked for; borrowed memory is not counted. */
   bytesInUse: number = 0;
   /** The most that bytesInUse has been. */
   peakBytesInUse: number = 0;
   /** Bytes the pool holds, in use or free. */
   bytesReserved: number = 0;
-  /** Buffers ever made. */
+  /** How often memory was taken from the engine or the driver. */
   driverAllocations: number = 0;
 
   /** Made with the device. */
   constructor(state: DeviceState) {
-    this.#state = state;
+    this.state = state;
   }
 
-  /** Memory for `bytes`, with whatever it held before. */
-  acquire(bytes: number, operation: string): Storage {
-    const storage = bytes <= largestBuffer ? this.#pooled(bytes, operation) : this.#retried(bytes, operation);
+  /** Memory for `bytes`, with whatever it held before, ready for use on the stream. */
+  acquire(bytes: number, operation: string, stream: StreamState): Storage {
+    const storage = bytes <= largestClass
+      ? this.pooled(sizeClass(bytes), operation, stream)
+      : this.native("native", bytes, operation, stream);
     storage.bytes = bytes;
     this.bytesInUse += bytes;
     if (this.bytesInUse > this.peakBytesInUse) this.peakBytesInUse = this.bytesInUse;
@@ -65,97 +112,31 @@ export class CpuPool {
     storage.owner = null;
     if (storage.kind === "borrowed" || storage.kind === "foreign") return;
     this.bytesInUse -= storage.bytes;
-    if (storage.kind === "native") {
-      this.bytesReserved -= storage.capacity;
-      this.#releaseNative(storage.address);
-      return;
-    }
-    if (storage.exposed) {
-      try {
-        if (storage.detached) throw new Error("the memory is gone with its buffer");
-        storage.renew();
-        if (storage.address % alignment !== 0) throw new Error("the engine has moved the memory");
-      } catch {
-        this.bytesReserved -= storage.capacity; // outside code has taken the buffer or holds it fast: it is theirs now
-        return;
-      }
-    }
-    this.#list(sizeClass(storage.capacity)).push(storage);
+    this.reclaim(storage);
   }
 
-  /** Drops every free buffer. */
-  trim(): void {
-    for (const list of this.#free) {
-      for (const storage of list) {
-        this.bytesReserved -= storage.capacity;
-        storage.drop();
-      }
-      list.length = 0;
-    }
-  }
+  /** Gives every free block back. */
+  abstract trim(): void;
 
-  #list(index: number): Storage[] {
-    while (this.#free.length <= index) this.#free.push([]);
-    return this.#free[index] ?? [];
-  }
+  /** A stream has ended, and the default stream was ordered after it: its free blocks, if it has any, are the default stream's. */
+  abstract adopt(stream: StreamState): void;
 
-  #pooled(bytes: number, operation: string): Storage {
-    const index = sizeClass(bytes);
-    return this.#list(index).pop() ?? this.#fresh(classBytes(index), operation);
-  }
+  /** A block of a size class, free or new. */
+  protected abstract pooled(index: number, operation: string, stream: StreamState): Storage;
 
-  #fresh(capacity: number, operation: string): Storage {
-    let buffer: ArrayBuffer;
-    try {
-      buffer = new ArrayBuffer(capacity + alignment);
-    } catch {
-      return this.#retried(capacity, operation); // the engine's own limit may be lower than the machine's
-    }
-    const address = library().address(new Uint8Array(buffer));
-    const byteOffset = (alignment - address % alignment) % alignment;
-    this.bytesReserved += capacity;
-    this.driverAllocations++;
-    return new Storage(this.#state, "pooled", { bytes: 0, capacity, address: address + byteOffset, buffer, byteOffset });
-  }
+  /** Keeps a block for the next use, or gives it back. */
+  protected abstract reclaim(storage: Storage): void;
 
-  /** Native memory; where there is none, once more with the free buffers dropped. */
-  #retried(bytes: number, operation: string): Storage {
-    try {
-      return this.#native(bytes, operation);
-    } catch (error) {
-      if (!(error instanceof RopeOutOfMemoryError)) throw error;
-    }
-    this.trim();
-    try {
-      return this.#native(bytes, operation);
-    } catch (error) {
-      if (!(error instanceof RopeOutOfMemoryError)) throw error;
-      throw outOfMemory(operation, bytes, this.bytesInUse, this.bytesReserved, error.free);
-    }
-  }
-
-  #native(bytes: number, operation: string): Storage {
-    const layout = layouts.memory_args;
-    block.allocate.u16(layout.device, this.#state.code);
-    block.allocate.u64(layout.realm, realm());
-    block.allocate.u64(layout.bytes, bytes);
-    block.allocate.call(operation);
+  /** A block of the C library. */
+  protected native(kind: StorageKind, bytes: number, operation: string, stream: StreamState): Storage {
+    const address = takeMemory(this.state, enums.MEMORY_DEVICE, bytes, operation, stream);
     this.bytesReserved += bytes;
-    this.driverAllocations++;
-    return new Storage(this.#state, "native", {
-      bytes,
-      capacity: bytes,
-      address: block.allocate.getU64(layout.address),
-      buffer: null,
-      byteOffset: 0,
-    });
+    return new Storage(this.state, kind, { bytes, capacity: bytes, address, buffer: null, byteOffset: 0 });
   }
 
-  #releaseNative(address: number): void {
-    const layout = layouts.memory_args;
-    block.release.u16(layout.device, this.#state.code);
-    block.release.u64(layout.realm, realm());
-    block.release.u64(layout.address, address);
-    block.release.call("Tensor.dispose");
+  /** Gives a block of native() back. */
+  protected releaseNative(storage: Storage, stream: StreamState): void {
+    this.bytesReserved -= storage.capacity;
+    giveMemory(this.state, enums.MEMORY_DEVICE, storage.address, stream);
   }
 }

@@ -3,11 +3,11 @@
 import { RopeArgumentError } from "../errors.ts";
 import { library } from "../native/library.ts";
 import type { DeviceState } from "./state.ts";
-import type { Stream } from "./stream.ts";
+import type { StreamState } from "./stream_state.ts";
 
 /**
- * Where memory came from, and so where it goes: "pooled" ArrayBuffers back to the pool, "native" memory of rope_memory_allocate to C; "borrowed"
- * arrays and "foreign" addresses stay their owner's.
+ * Where memory came from, and so where it goes: "pooled" blocks back to the pool, "native" memory of rope_memory_allocate to C; "borrowed" arrays
+ * and "foreign" addresses stay their owner's.
  */
 export type StorageKind = "pooled" | "native" | "borrowed" | "foreign";
 
@@ -33,8 +33,11 @@ export class Storage {
   #references = 0;
   #bufferBytes = 0;
   #views: ArrayBuffer[] | null = null;
-  #lastStream = -1;
-  #otherStreams: number[] | null = null;
+  // CUDA: who wrote here last, and who has read it since on another stream. One reader waits for the writer only, so that streams can read the
+  // same memory at once; a writer waits for all of them. The writer's own stream may read too: its order is given.
+  #home: StreamState | null = null;
+  #writer: StreamState | null = null;
+  #readers: StreamState[] | null = null;
 
   /** Made by the pool and by the makers of borrowed and foreign tensors. */
   constructor(state: DeviceState, kind: StorageKind, memory: {
@@ -63,13 +66,13 @@ export class Storage {
   /** One user less; the last one lets the memory go. */
   release(): void {
     if (--this.#references > 0) return;
-    this.#lastStream = -1;
-    this.#otherStreams = null;
     if (this.#views !== null) {
       for (const view of this.#views) detach(view);
       this.#views = null;
     }
-    this.state.pool.recycle(this);
+    const { state } = this;
+    if (state.queued && state.recording !== null) state.recording.defer(this);
+    else state.pool.recycle(this);
   }
 
   /** Whether the buffer was detached by its owner: transferred, or posted to a Worker. */
@@ -77,30 +80,45 @@ export class Storage {
     return this.exposed && this.buffer !== null && this.buffer.byteLength !== this.#bufferBytes;
   }
 
-  /** Notes that work on `stream` touches this memory. Called for every tensor of every operation. */
-  use(stream: Stream): void {
-    if (stream.handle === this.#lastStream && this.state.recording === null) return;
-    this.#useAlso(stream);
+  /** CUDA: the memory was taken from the free list of a stream, or allocated in its order. */
+  begin(stream: StreamState): void {
+    this.#home = stream;
+    this.#writer = stream;
   }
 
-  /** The streams that have touched this memory since it was taken from the pool: it may be used again when all of them have passed. */
-  get streams(): readonly number[] {
-    if (this.#lastStream < 0) return [];
-    return this.#otherStreams === null ? [this.#lastStream] : [...this.#otherStreams, this.#lastStream];
+  /** Work that is about to be queued on `stream` touches this memory. Called for every tensor of every operation. */
+  use(stream: StreamState, written: boolean): void {
+    const { recording, queued } = this.state;
+    if (recording !== null && recording.stream === stream) recording.keep(this, written);
+    else if (queued && (stream !== this.#writer || this.#readers !== null)) this.#order(stream, written);
   }
 
-  #useAlso(stream: Stream): void {
-    const recording = this.state.recording;
-    if (recording !== null && recording.stream === stream) recording.keep(this);
-    const last = this.#lastStream;
-    if (stream.handle === last) return;
-    // CPU work is complete when its call returns, so no stream has to wait for another; a device with queues orders them here.
-    if (last >= 0) {
-      const others = (this.#otherStreams ?? []).filter((handle) => handle !== stream.handle && handle !== last);
-      others.push(last);
-      this.#otherStreams = others;
+  /** CUDA: orders all work that touches this memory before what is queued next on its home stream, which is returned. */
+  settle(): StreamState {
+    const home = this.#home?.live ? this.#home : this.state.defaultStream;
+    this.#waitForUsers(home);
+    return home;
+  }
+
+  #order(stream: StreamState, written: boolean): void {
+    if (stream.state !== this.state) return; // the call is about to be refused: its tensors are of two devices
+    if (written) {
+      this.#waitForUsers(stream);
+      this.#writer = stream;
+    } else if (stream !== this.#writer) {
+      const readers = this.#readers ??= [];
+      if (readers.includes(stream)) return;
+      if (this.#writer !== null) stream.waitFor(this.#writer);
+      readers.push(stream);
     }
-    this.#lastStream = stream.handle;
+  }
+
+  #waitForUsers(stream: StreamState): void {
+    if (this.#writer !== null) stream.waitFor(this.#writer);
+    if (this.#readers !== null) {
+      for (const reader of this.#readers) stream.waitFor(reader);
+      this.#readers = null;
+    }
   }
 
   /** `bytes` of this memory from `offset` on as JavaScript sees them, for `data`. They are detached when the storage is released. */

@@ -1,33 +1,52 @@
 // A queue of work on a device. Operations run on the device's default stream unless told otherwise.
 import { argumentError, describe, notConstructible } from "../arguments.ts";
-import { RopeDeviceError, RopeDisposedError } from "../errors.ts";
+import { RopeDeviceError, RopeDisposedError, RopeFatalError } from "../errors.ts";
 import { Block } from "../native/block.ts";
 import { layouts } from "../native/layouts.ts";
 import { HandleNet } from "../native/net.ts";
 import { realm } from "../native/realm.ts";
 import { type DeviceEvent, recordEvent, waitForEvent } from "./event.ts";
 import type { DeviceState } from "./state.ts";
+import { StreamState } from "./stream_state.ts";
+import { finish, finished } from "./waiting.ts";
 
 const layout = layouts.stream_args;
 const blocks = {
   create: new Block(layout, "rope_stream_create"),
   destroy: new Block(layout, "rope_stream_destroy"),
-  synchronize: new Block(layout, "rope_stream_synchronize"),
 };
 
-function destroy(handle: number): void {
-  blocks.destroy.u64(layout.stream, handle);
-  blocks.destroy.call("Stream.dispose");
+function destroy(stream: StreamState): void {
+  const { state } = stream;
+  // What was queued here goes on. The default stream is ordered after it, and inherits the memory that it had.
+  if (state.queued) {
+    ignoringFailure(() => state.defaultStream.waitFor(stream));
+    state.pool.adopt(stream);
+  }
+  stream.live = false;
+  state.streams.delete(stream);
+  for (const other of state.streams) other.forget(stream);
+  blocks.destroy.u16(layout.device, state.code);
+  blocks.destroy.u64(layout.stream, stream.handle);
+  blocks.destroy.callUnlessFailed("Stream.dispose");
+}
+
+function ignoringFailure(call: () => void): void {
+  try {
+    call();
+  } catch (error) {
+    if (!(error instanceof RopeFatalError)) throw error;
+  }
 }
 
 const net = new HandleNet("Stream", destroy);
-let make: (state: DeviceState, handle: number) => Stream;
-let check: (operation: string, argument: string, value: unknown, state: DeviceState) => Stream;
-let retire: (stream: Stream) => void;
+let make: (stream: StreamState) => Stream;
+let check: (operation: string, argument: string, value: unknown, state: DeviceState) => StreamState;
 
 /**
- * A queue of work on a device, made by `device.createStream()`; `device.stream` is the default one. Work on one stream runs in order. On the CPU
- * every operation is done when its call returns; a program written for streams runs there unchanged.
+ * A queue of work on a device, made by `device.createStream()`; `device.stream` is the default one. Work on one stream runs in order, work on several
+ * at the same time; a tensor that is used on several is put in order without being asked. On the CPU every operation is done when its call returns;
+ * a program written for streams runs there unchanged.
  *
  * @example
  * ```ts
@@ -42,51 +61,49 @@ let retire: (stream: Stream) => void;
  * ```
  */
 export class Stream {
-  readonly #state: DeviceState;
-  readonly #handle: number;
-  #disposed = false;
+  readonly #stream: StreamState;
 
-  private constructor(state: DeviceState, handle: number) {
-    if (state === undefined) throw notConstructible("Stream", "device.createStream()");
-    this.#state = state;
-    this.#handle = handle;
+  private constructor(stream: StreamState) {
+    if (stream === undefined) throw notConstructible("Stream", "device.createStream()");
+    this.#stream = stream;
   }
 
   static {
-    make = (state, handle) => new Stream(state, handle);
+    make = (stream) => new Stream(stream);
     check = (operation, argument, value, state) => {
-      if (typeof value !== "object" || value === null || !(#handle in value)) {
+      if (typeof value !== "object" || value === null || !(#stream in value)) {
         throw argumentError(operation, argument, "a Stream", describe(value), "device.stream is one, device.createStream() makes another.");
       }
-      if (value.#state !== state) {
-        throw new RopeDeviceError({ operation, argument, expected: `a stream of ${state.name}`, actual: `one of ${value.#state.name}` });
+      const stream = value.#stream;
+      if (stream.state !== state) {
+        throw new RopeDeviceError({ operation, argument, expected: `a stream of ${state.name}`, actual: `one of ${stream.state.name}` });
       }
-      value.#checkLive(operation, argument);
-      return value;
-    };
-    retire = (stream) => {
-      stream.#disposed = true;
+      return checkLive(operation, argument, stream);
     };
   }
 
   /** The stream's number in the C ABI; 0 is the default stream. */
   get handle(): number {
-    return this.#handle;
+    return this.#stream.handle;
   }
 
   /**
-   * Waits until the work queued here is done, without blocking the event loop.
+   * Waits until the work queued here so far is done, without blocking the event loop. The process stays alive for it.
    *
-   * @throws RopeDisposedError; RopeFaultError if a kernel met an index out of range; RopeFatalError if the device failed; all as rejections.
+   * @throws RopeDisposedError; RopeFaultError, once, if a kernel met an index out of range since the last one (of any stream of the device);
+   * RopeFatalError if the device failed; all as rejections.
    */
-  // deno-lint-ignore require-await
   async synchronize(): Promise<void> {
-    this.#synchronize("Stream.synchronize");
+    const operation = "Stream.synchronize";
+    const stream = this.#checkRunning(operation);
+    if (stream.state.queued) await finished(operation, stream, 0, "reported");
+    else finish(operation, stream, "reported");
   }
 
   /** Waits until the work queued here is done, and blocks this thread meanwhile. For scripts. Throws what synchronize() rejects with. */
   synchronizeBlocking(): void {
-    this.#synchronize("Stream.synchronizeBlocking");
+    const operation = "Stream.synchronizeBlocking";
+    finish(operation, this.#checkRunning(operation), "reported");
   }
 
   /**
@@ -95,30 +112,29 @@ export class Stream {
    * @throws RopeDisposedError; RopeArgumentError while a graph is being recorded.
    */
   record(): DeviceEvent {
-    this.#checkLive("Stream.record", "this stream");
-    return recordEvent(this.#state, this);
+    return recordEvent(checkLive("Stream.record", "this stream", this.#stream));
   }
 
   /**
    * Makes work queued here from now on run after the event, which may be another stream's.
    *
-   * @throws RopeDisposedError, RopeArgumentError; RopeDeviceError for an event of another device.
+   * @throws RopeDisposedError; RopeArgumentError, also while a graph is being recorded; RopeDeviceError for an event of another device.
    */
   wait(event: DeviceEvent): void {
-    this.#checkLive("Stream.wait", "this stream");
-    waitForEvent(this.#state, this, event);
+    waitForEvent(checkLive("Stream.wait", "this stream", this.#stream), event);
   }
 
   /**
-   * Releases the stream. Harmless when repeated.
+   * Releases the stream. What was queued on it is still done. Harmless when repeated.
    *
    * @throws RopeArgumentError for the default stream and for one that records.
    */
   dispose(): void {
-    if (this.#disposed) return;
+    const stream = this.#stream;
+    if (!stream.live) return;
     const operation = "Stream.dispose";
-    if (this.#handle === 0) throw argumentError(operation, "this stream", "one that createStream() made", "the device's default stream");
-    if (this.#state.recording?.stream === this) {
+    if (stream.handle === 0) throw argumentError(operation, "this stream", "one that createStream() made", "the device's default stream");
+    if (stream.state.recording?.stream === stream) {
       throw argumentError(
         operation,
         "this stream",
@@ -127,9 +143,8 @@ export class Stream {
         "It ends with the capture.",
       );
     }
-    this.#disposed = true;
     net.forget(this);
-    destroy(this.#handle);
+    destroy(stream);
   }
 
   /** The same as dispose(), for `using`. */
@@ -137,34 +152,26 @@ export class Stream {
     this.dispose();
   }
 
-  #synchronize(operation: string): void {
-    this.#checkLive(operation, "this stream");
-    this.#state.refuseWhileRecording(operation, "Waiting");
-    blocks.synchronize.u16(layout.device, this.#state.code);
-    blocks.synchronize.u64(layout.stream, this.#handle);
-    blocks.synchronize.call(operation);
-  }
-
-  #checkLive(operation: string, argument: string): void {
-    if (this.#disposed) {
-      throw new RopeDisposedError({
-        operation,
-        argument,
-        expected: "live",
-        actual: "a stream that was disposed of or whose recording has ended",
-      });
-    }
+  #checkRunning(operation: string): StreamState {
+    const stream = checkLive(operation, "this stream", this.#stream);
+    stream.state.refuseWhileRecording(operation, "Waiting");
+    return stream;
   }
 }
 
-/** A Stream for a handle that is not its own to destroy: the default stream, or the one that records. */
-export function makeStream(state: DeviceState, handle: number): Stream {
-  return make(state, handle);
+function checkLive(operation: string, argument: string, stream: StreamState): StreamState {
+  if (stream.live) return stream;
+  throw new RopeDisposedError({
+    operation,
+    argument,
+    expected: "live",
+    actual: "a stream that was disposed of or whose recording has ended",
+  });
 }
 
-/** Ends the use of a stream that C has already released. */
-export function retireStream(stream: Stream): void {
-  retire(stream);
+/** The public face of a stream that is not the face's to destroy: the default stream, or the one that records. */
+export function streamOf(stream: StreamState): Stream {
+  return make(stream);
 }
 
 /** A new stream of the device. */
@@ -174,13 +181,14 @@ export function createStream(state: DeviceState): Stream {
   blocks.create.u16(layout.device, state.code);
   blocks.create.u64(layout.realm, realm());
   blocks.create.call(operation);
-  const handle = blocks.create.getU64(layout.stream);
-  const stream = make(state, handle);
-  net.watch(stream, handle);
-  return stream;
+  const stream = new StreamState(state, blocks.create.getU64(layout.stream));
+  state.streams.add(stream);
+  const face = make(stream);
+  net.watch(face, stream);
+  return face;
 }
 
 /** The stream of an operation's `stream` option: where there is none the device's current one. */
-export function resolveStream(operation: string, value: unknown, state: DeviceState): Stream {
+export function resolveStream(operation: string, value: unknown, state: DeviceState): StreamState {
   return value === undefined ? state.current : check(operation, "stream", value, state);
 }

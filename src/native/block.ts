@@ -1,9 +1,10 @@
 // An argument block: the one struct that a call passes. Made once per operation and realm and reused, so that a call stores a few words and
 // allocates nothing. 64-bit fields are written as two 32-bit words (little-endian, as every machine librope runs on): no BigInt.
-import type { Stream } from "../device/stream.ts";
+import type { StreamState } from "../device/stream_state.ts";
 import { access } from "../tensor/descriptors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { library } from "./library.ts";
+import { enums } from "./layouts.ts";
 import { errorRecord, nativeError } from "./status.ts";
 import type { NativeFunction, SymbolName } from "./symbols.ts";
 
@@ -17,7 +18,7 @@ export class Block {
   readonly #words: Uint32Array;
   readonly #doubles: Float64Array;
   #function: NativeFunction | null = null;
-  #stream: Stream | null = null;
+  #stream: StreamState | null = null;
 
   /** A zeroed block with its size filled in. Opens nothing: the library is opened by the first call(). */
   constructor(layout: { readonly size: number }, symbol: SymbolName) {
@@ -64,6 +65,16 @@ export class Block {
     this.#doubles[offset >>> 3] = value;
   }
 
+  /** The block itself: for a call that runs on another thread, which must have a block of its own. */
+  get bytes(): Uint8Array {
+    return this.#bytes;
+  }
+
+  /** Reads a uint16 back. */
+  getU16(offset: number): number {
+    return this.#halves[offset >>> 1] ?? 0;
+  }
+
   /** Reads a uint32 back. */
   getU32(offset: number): number {
     return this.#words[offset >>> 2] ?? 0;
@@ -87,14 +98,51 @@ export class Block {
     return new TextDecoder().decode(end < 0 ? field : field.subarray(0, end));
   }
 
-  /** Stores the handle of the stream that the call runs on. The tensors stored after it are marked as used by that stream. */
-  stream(offset: number, stream: Stream): void {
+  /** Stores the handle of the stream that the call is queued on. The tensors stored after it are marked as used by that stream. */
+  stream(offset: number, stream: StreamState): void {
     this.#stream = stream;
     this.u64(offset, stream.handle);
   }
 
-  /** Stores a rope_tensor_ref: the address and generation of the tensor's descriptor, or zeros for null. Call stream() first. */
+  /** Stores a tensor that is read: its rope_tensor_ref, or zeros for null. Call stream() first. */
   tensor(offset: number, tensor: Tensor | null): void {
+    this.#reference(offset, tensor, false);
+  }
+
+  /** Stores a tensor that is written. The same but for the streams that use it: several may read it at the same time, one may write it. */
+  output(offset: number, tensor: Tensor | null): void {
+    this.#reference(offset, tensor, true);
+  }
+
+  /** Calls the function. `operation` is the public name that an error carries. */
+  call(operation: string): void {
+    const status = this.#run();
+    if (status !== 0) throw nativeError(status, operation, this.#symbol);
+  }
+
+  /** Calls a function that gives something up. That a device has failed for good is no error then: everything went with it. */
+  callUnlessFailed(operation: string): void {
+    this.#callBut(enums.FATAL, operation);
+  }
+
+  /** Calls a function that waits, for the sake of data. A fault is another's to report. */
+  callIgnoringFaults(operation: string): void {
+    this.#callBut(enums.FAULT, operation);
+  }
+
+  #callBut(accepted: number, operation: string): void {
+    const status = this.#run();
+    if (status !== 0 && status !== accepted) throw nativeError(status, operation, this.#symbol);
+  }
+
+  #run(): number {
+    const call = this.#function ?? this.#bind();
+    const status = call(this.#bytes, errorRecord);
+    if (this.#stream !== null) this.#stream.calls++;
+    return status;
+  }
+
+  #reference(offset: number, tensor: Tensor | null, written: boolean): void {
     const words = this.#words;
     const at = offset >>> 2;
     if (tensor === null) {
@@ -103,15 +151,8 @@ export class Block {
       words[at + 2] = 0;
     } else {
       access.reference(tensor, words, at);
-      if (this.#stream !== null) access.storage(tensor).use(this.#stream);
+      if (this.#stream !== null) access.storage(tensor).use(this.#stream, written);
     }
-  }
-
-  /** Calls the function. `operation` is the public name that an error carries. */
-  call(operation: string): void {
-    const call = this.#function ?? this.#bind();
-    const status = call(this.#bytes, errorRecord);
-    if (status !== 0) throw nativeError(status, operation);
   }
 
   #bind(): NativeFunction {

@@ -1,15 +1,19 @@
 // Bun's FFI behind the Backend interface. bun:ffi comes through process.getBuiltinModule: synchronous, and nothing that Deno would try to resolve.
-import { type Backend, type NativeFunction, type NativeFunctions, symbols } from "./symbols.ts";
+import { type Backend, type NativeFunction, type NativeFunctions, type NativeLibrary, symbols } from "./symbols.ts";
 
 // Only what is used of bun:ffi, so that neither the shipped source nor its users need @types/bun.
 interface BunFfi {
   dlopen(path: string, table: Record<string, { args: string[]; returns: string }>): { symbols: Record<string, unknown> };
   toArrayBuffer(address: number, offset: number, bytes: number): ArrayBuffer;
 }
+interface NodeFs {
+  statSync(path: string, options: { throwIfNoEntry: false }): { isFile(): boolean } | undefined;
+  read(fd: number, buffer: Uint8Array, offset: number, length: number, position: null, done: (error: unknown) => void): void;
+}
 interface BunProcess {
   env: Record<string, string | undefined>;
   getBuiltinModule(name: "bun:ffi"): BunFfi;
-  getBuiltinModule(name: "node:fs"): { statSync(path: string, options: { throwIfNoEntry: false }): { isFile(): boolean } | undefined };
+  getBuiltinModule(name: "node:fs"): NodeFs;
 }
 
 /** Makes Bun's backend. */
@@ -30,14 +34,19 @@ export function bunBackend(): Backend {
       const { rope_abi_version, rope_version } = library.symbols as Record<string, () => number>;
       return { abi: rope_abi_version?.() ?? 0, version: rope_version?.() ?? 0 };
     },
-    open(path): ReturnType<Backend["open"]> {
+    open(path): NativeLibrary {
       const table: Record<string, { args: string[]; returns: string }> = { rope_address: { args: ["buffer"], returns: "ptr" } };
       for (const symbol of symbols) table[symbol] = { args: ["buffer", "buffer"], returns: "i32" };
       const found = ffi.dlopen(path, table).symbols;
       const address = found["rope_address"] as (memory: Uint8Array) => number | null;
       const functions = {} as NativeFunctions;
       for (const symbol of symbols) functions[symbol] = found[symbol] as NativeFunction;
-      return { functions, address: (memory) => address(memory) ?? 0 };
+      return {
+        functions,
+        address: (memory) => address(memory) ?? 0,
+        // On a thread of the runtime's own, which keeps the process alive.
+        whenPosted: (wakeFd, _, wake) => process.getBuiltinModule("node:fs").read(wakeFd, new Uint8Array(8), 0, 8, null, wake),
+      };
     },
     view: (address, bytes) => ffi.toArrayBuffer(address, 0, bytes),
     denied: () => undefined,

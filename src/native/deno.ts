@@ -1,9 +1,15 @@
 // Deno's FFI behind the Backend interface. Everything but view() works with an --allow-ffi that names librope.so only.
-import { type Backend, type NativeFunction, type NativeFunctions, symbols } from "./symbols.ts";
+import { type Backend, type NativeFunction, type NativeFunctions, type NativeLibrary, symbols } from "./symbols.ts";
 
 // Only what is used of Deno, so that the shipped source type-checks without its library.
+interface DenoSymbol {
+  name?: string;
+  parameters: string[];
+  result: string;
+  nonblocking?: boolean;
+}
 interface DenoNamespace {
-  dlopen(path: string, table: Record<string, { parameters: string[]; result: string }>): { symbols: Record<string, unknown> };
+  dlopen(path: string, table: Record<string, DenoSymbol>): { symbols: Record<string, unknown> };
   env: { get(name: string): string | undefined };
   statSync(path: string): { isFile: boolean };
   permissions: { querySync(what: { name: string; variable?: string; path?: string }): { state: string } };
@@ -35,14 +41,23 @@ export function denoBackend(): Backend {
       const { rope_abi_version, rope_version } = library.symbols as Record<string, () => number>;
       return { abi: rope_abi_version?.() ?? 0, version: rope_version?.() ?? 0 };
     },
-    open(path): ReturnType<Backend["open"]> {
-      const table: Record<string, { parameters: string[]; result: string }> = { rope_address: { parameters: ["buffer"], result: "u64" } };
-      for (const symbol of symbols) table[symbol] = { parameters: ["buffer", "buffer"], result: "i32" };
+    open(path): NativeLibrary {
+      const operation: DenoSymbol = { parameters: ["buffer", "buffer"], result: "i32" };
+      const table: Record<string, DenoSymbol> = {
+        rope_address: { parameters: ["buffer"], result: "u64" },
+        waiting: { ...operation, name: "rope_queue_wait", nonblocking: true },
+      };
+      for (const symbol of symbols) table[symbol] = operation;
       const found = deno.dlopen(path, table).symbols;
       const address = found["rope_address"] as (memory: Uint8Array) => bigint;
+      const waiting = found["waiting"] as (queue: Uint8Array, error: null) => Promise<number>;
       const functions = {} as NativeFunctions;
       for (const symbol of symbols) functions[symbol] = found[symbol] as NativeFunction;
-      return { functions, address: (memory) => Number(address(memory)) };
+      return {
+        functions,
+        address: (memory) => Number(address(memory)),
+        whenPosted: (_, queue, wake) => void waiting(queue, null).then(wake, wake),
+      };
     },
     view: (address, bytes) => deno.UnsafePointerView.getArrayBuffer(deno.UnsafePointer.create(BigInt(address)), bytes),
     denied(error, path): string | undefined {

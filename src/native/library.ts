@@ -3,7 +3,7 @@ import { bunBackend } from "./bun.ts";
 import { denoBackend } from "./deno.ts";
 import { enums } from "./layouts.ts";
 import { libraryError, locate } from "./locate.ts";
-import type { Backend, NativeFunctions } from "./symbols.ts";
+import type { Backend, NativeFunctions, NativeLibrary } from "./symbols.ts";
 import { configureLog, log, traced } from "./trace.ts";
 
 /** The version of this package. */
@@ -17,6 +17,8 @@ export interface Library {
   readonly functions: NativeFunctions;
   /** Where the memory of a view lies. Its buffer must have been made, or read as `.buffer`, before: Bun moves small typed arrays until then. */
   readonly address: (memory: Uint8Array) => number;
+  /** Calls `wake` when something was posted to a completion queue. */
+  readonly whenPosted: NativeLibrary["whenPosted"];
   /** Native memory as an ArrayBuffer that aliases it. On Deno this needs an unscoped --allow-ffi. */
   readonly view: (address: number, bytes: number) => ArrayBuffer;
 }
@@ -28,32 +30,9 @@ export function library(): Library {
   return opened ??= openLibrary(backend());
 }
 
-/**
- * Which librope.so is in use: its path, its version, the version of its C ABI. Opens the library where nothing has yet.
- *
- * @throws RopeLibraryError where there is none or it cannot be opened.
- * @example
- * ```ts
- * import { libraryInfo, version } from "@librope/rope";
- *
- * console.assert(libraryInfo().version === version);
- * ```
- */
-export function libraryInfo(): LibraryInfo {
-  const { path, version, abi } = library();
-  return { path, version, abi };
-}
-
-/** What libraryInfo() tells. */
-export interface LibraryInfo {
-  /** The absolute path of librope.so. */
-  readonly path: string;
-  /** Its version, which is that of this package. */
-  readonly version: string;
-  /** The version of its C ABI. */
-  readonly abi: number;
-  /** Where it was built with CUDA: the versions of runtime and driver, and the architectures it has kernels for. */
-  readonly cuda?: { readonly runtime: string; readonly driver: string; readonly architectures: readonly string[] };
+/** Opens the library through a backend other than the runtime's own, before anything else has opened it. For tests. */
+export function openWith(runtime: Backend): void {
+  opened = openLibrary(runtime);
 }
 
 function backend(): Backend {
@@ -92,6 +71,7 @@ export function openLibrary(runtime: Backend): Library {
     version: foundVersion,
     functions: traced(runtime, native.functions),
     address: native.address,
+    whenPosted: native.whenPosted,
     view(address, bytes): ArrayBuffer {
       try {
         return runtime.view(address, bytes);

@@ -11,6 +11,7 @@ import {
   RopeOutOfMemoryError,
 } from "../errors.ts";
 import { enums, layouts } from "./layouts.ts";
+import type { SymbolName } from "./symbols.ts";
 
 const layout = layouts.error;
 const buffer = new ArrayBuffer(layout.size);
@@ -28,8 +29,18 @@ export function publicName(field: string): string {
   return field.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
 }
 
-/** The error that `status` and the record tell of, for the public operation. */
-export function nativeError(status: number, operation: string): RopeError {
+let failed = false;
+
+/** Whether any device of this realm has been seen to have failed for good. */
+export function sawFailure(): boolean {
+  return failed;
+}
+
+/**
+ * The error that `status` and the record tell of, for the public operation. `symbol` is the function that was called, where it was not a wait for
+ * the work of others.
+ */
+export function nativeError(status: number, operation: string, symbol: SymbolName | "" = ""): RopeError {
   const details: RopeErrorDetails = {
     operation,
     argument: publicName(text(layout.argument, layout.expected)),
@@ -45,10 +56,11 @@ export function nativeError(status: number, operation: string): RopeError {
     case enums.DEVICE:
       return new RopeDeviceError(details);
     case enums.FAULT:
-      return faultError(operation);
+      return faultError(operation, symbol);
     case enums.OUT_OF_MEMORY:
       return outOfMemory(operation, u64(layout.requested), 0, 0, u64(layout.available));
     case enums.FATAL:
+      failed = true;
       return new RopeFatalError(details);
     default:
       return new RopeError({
@@ -72,23 +84,31 @@ export function outOfMemory(operation: string, requested: number, inUse: number,
   });
 }
 
-function faultError(operation: string): RopeFaultError {
-  const at = layout.fault;
-  const code = view.getUint32(at + layouts.fault.code, true);
-  const fault: Fault = {
-    code: code === enums.FAULT_POSITION ? "position" : code === enums.FAULT_INDPTR ? "indptr" : `fault ${code}`,
-    // A graph's fault names the operation inside it.
-    operation: operation === "Graph.launch" ? text(layout.operation, layout.argument) : operation,
-    request: i64(at + layouts.fault.request),
-    index: i64(at + layouts.fault.index),
-    value: i64(at + layouts.fault.value),
-    limit: i64(at + layouts.fault.limit),
-  };
-  const message = code === enums.FAULT_INDPTR
-    ? `entry ${fault.index} of indptr is ${fault.value}, where entries rise from 0 to at most ${fault.limit}; nothing has been written`
+function faultError(operation: string, symbol: SymbolName | ""): RopeFaultError {
+  const met = text(layout.operation, layout.argument);
+  const own = met === symbol; // a launch of a graph and a wait report what another operation has met
+  const fault = readFault(view, layout.fault, own ? operation : met);
+  const indptr = view.getUint32(layout.fault + layouts.fault.code, true) === enums.FAULT_INDPTR;
+  const message = indptr
+    ? `entry ${fault.index} of indptr is ${fault.value}, where entries rise from 0 to at most ${fault.limit}` +
+      (own ? "; nothing has been written" : "")
     : `${fault.code} ${fault.value} of token ${fault.index} in request ${fault.request} is beyond the limit of ${fault.limit}; ` +
       "its row has not been written";
-  return new RopeFaultError({ operation, argument: code === enums.FAULT_INDPTR ? "indptr" : "positions", message, fault });
+  return new RopeFaultError({ operation, argument: indptr ? "indptr" : "positions", message, fault });
+}
+
+/** The rope_fault at a place of a block, met by `operation`. */
+export function readFault(block: DataView, at: number, operation: string): Fault {
+  const i64 = (offset: number): number => block.getUint32(at + offset, true) + block.getInt32(at + offset + 4, true) * 2 ** 32;
+  const code = block.getUint32(at + layouts.fault.code, true);
+  return {
+    code: code === enums.FAULT_POSITION ? "position" : code === enums.FAULT_INDPTR ? "indptr" : `fault ${code}`,
+    operation,
+    request: i64(layouts.fault.request),
+    index: i64(layouts.fault.index),
+    value: i64(layouts.fault.value),
+    limit: i64(layouts.fault.limit),
+  };
 }
 
 function text(from: number, to: number): string {
@@ -99,8 +119,4 @@ function text(from: number, to: number): string {
 
 function u64(offset: number): number {
   return view.getUint32(offset, true) + view.getUint32(offset + 4, true) * 2 ** 32;
-}
-
-function i64(offset: number): number {
-  return view.getUint32(offset, true) + view.getInt32(offset + 4, true) * 2 ** 32;
 }

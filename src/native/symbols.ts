@@ -9,9 +9,12 @@ export const symbols = [
   "rope_device_info",
   "rope_memory_allocate",
   "rope_memory_release",
+  "rope_memory_trim",
+  "rope_transfer",
   "rope_stream_create",
   "rope_stream_destroy",
   "rope_stream_synchronize",
+  "rope_stream_order",
   "rope_event_record",
   "rope_event_wait",
   "rope_event_synchronize",
@@ -22,6 +25,11 @@ export const symbols = [
   "rope_graph_cancel",
   "rope_graph_launch",
   "rope_graph_destroy",
+  "rope_queue_open",
+  "rope_queue_take",
+  "rope_queue_wait",
+  "rope_queue_notify",
+  "rope_device_health",
   "rope_copy",
   "rope_fill",
   "rope_frequencies_create",
@@ -40,6 +48,18 @@ export type NativeFunction = (block: Uint8Array, error: Uint8Array) => number;
 /** The operations of an open library by name. */
 export type NativeFunctions = Record<SymbolName, NativeFunction>;
 
+/** What a runtime makes of librope.so. */
+export interface NativeLibrary {
+  readonly functions: NativeFunctions;
+  /** Where the memory of a view lies. */
+  readonly address: (memory: Uint8Array) => number;
+  /**
+   * Calls `wake` when something was posted to a completion queue, and keeps the process alive until then, without blocking this thread. The queue
+   * is told by its eventfd and as a rope_queue_args: a runtime needs one of them.
+   */
+  readonly whenPosted: (wakeFd: number, queue: Uint8Array, wake: () => void) => void;
+}
+
 /** What is specific to a runtime. bun.ts and deno.ts implement it and are the only files that know one. */
 export interface Backend {
   /** The value of an environment variable; undefined where it is not set or must not be read. Never prompts. */
@@ -48,8 +68,8 @@ export interface Backend {
   isFile(path: string): boolean | undefined;
   /** Opens the two symbols that never change. */
   probe(path: string): { readonly abi: number; readonly version: number };
-  /** Opens every operation. `address` returns where the memory of a view lies. */
-  open(path: string): { readonly functions: NativeFunctions; readonly address: (memory: Uint8Array) => number };
+  /** Opens every operation. */
+  open(path: string): NativeLibrary;
   /** Native memory as an ArrayBuffer that aliases it and never frees it. */
   view(address: number, bytes: number): ArrayBuffer;
   /** What to change where opening `path`, or a view, failed because of a missing permission; undefined where it failed for another reason. */

@@ -2,7 +2,6 @@
 import { argumentError, checkBoolean, checkInteger, checkOptions, describe } from "../arguments.ts";
 import { type Device, type DeviceLike, resolveDevice } from "../device/device.ts";
 import type { DeviceState } from "../device/state.ts";
-import { resolveStream } from "../device/stream.ts";
 import { RopeDisposedError } from "../errors.ts";
 import { Block } from "../native/block.ts";
 import { enums, layouts } from "../native/layouts.ts";
@@ -271,17 +270,17 @@ export class RotaryEmbedding {
     let cos: Tensor | null = null;
     let sin: Tensor | null = null;
     try {
-      const state = stateOf(at);
+      const stream = stateOf(at).current;
       const tokens = geometryOf(at).shape.at(-1) ?? 0;
       const shape = this.#heads > 0 ? [tokens, this.#heads, this.rotaryDim / 2] : [tokens, this.rotaryDim / 2];
-      cos = allocate(operation, denseGeometry("float32", shape), state);
-      sin = allocate(operation, denseGeometry("float32", shape), state);
+      cos = allocate(operation, denseGeometry("float32", shape), stream);
+      sin = allocate(operation, denseGeometry("float32", shape), stream);
       cosSinBlock.u32(cosSinLayout.flags, this.#setting.flags);
-      cosSinBlock.stream(cosSinLayout.stream, resolveStream(operation, undefined, state));
+      cosSinBlock.stream(cosSinLayout.stream, stream);
       cosSinBlock.u64(cosSinLayout.frequencies, this.#setting.frequencies);
       cosSinBlock.tensor(cosSinLayout.positions, at);
-      cosSinBlock.tensor(cosSinLayout.cos, cos);
-      cosSinBlock.tensor(cosSinLayout.sin, sin);
+      cosSinBlock.output(cosSinLayout.cos, cos);
+      cosSinBlock.output(cosSinLayout.sin, sin);
       cosSinBlock.u8(cosSinLayout.angles, this.#setting.angles);
       cosSinBlock.call(operation);
       return { cos, sin };

@@ -63,8 +63,11 @@ export function rotateInto(
     if (options.contextLength !== undefined) checkInteger(operation, "contextLength", options.contextLength, 1);
     if (options.seqLen !== undefined) checkSeqLen(operation, options.seqLen, q);
   }
-  const stream = resolveStream(operation, givenStream, stateOf(q));
-  // What is not the tensor that was given is made of a host array, for this call.
+  const state = stateOf(q);
+  const stream = resolveStream(operation, givenStream, state);
+  const current = state.current;
+  state.current = stream;
+  // What is not the tensor that was given is made of a host array, for this call and on its stream.
   let positions: Tensor | null = null;
   let indptr: Tensor | null = null;
   let offsets: Tensor | null = null;
@@ -77,8 +80,8 @@ export function rotateInto(
     block.u64(layout.frequencies, frequencies);
     block.tensor(layout.q, q);
     block.tensor(layout.k, k);
-    block.tensor(layout.q_out, qOut);
-    block.tensor(layout.k_out, kOut);
+    block.output(layout.q_out, qOut);
+    block.output(layout.k_out, kOut);
     block.tensor(layout.positions, positions);
     block.tensor(layout.indptr, indptr);
     block.tensor(layout.offsets, offsets);
@@ -89,6 +92,7 @@ export function rotateInto(
     block.u8(layout.angles, angles);
     block.call(operation);
   } finally {
+    state.current = current;
     if (positions !== null && positions !== given) positions.dispose();
     if (indptr !== null && indptr !== givenIndptr) indptr.dispose();
     if (offsets !== null && offsets !== givenOffsets) offsets.dispose();
@@ -128,10 +132,11 @@ export function rotateOutOfPlace(
     rotateInto(operation, setting, q, k, qOut, kOut, positions, options);
     return [qOut, kOut];
   }
-  const qOut = allocateLike(operation, q);
+  const stream = resolveStream(operation, options?.stream, stateOf(q));
+  const qOut = allocateLike(operation, q, stream);
   let kOut: Tensor | null = null;
   try {
-    if (k !== null) kOut = allocateLike(operation, k);
+    if (k !== null) kOut = allocateLike(operation, k, stream);
     rotateInto(operation, setting, q, k, qOut, kOut, positions, options);
     return [qOut, kOut];
   } catch (error) {

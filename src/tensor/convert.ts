@@ -1,28 +1,10 @@
 // The formats that JavaScript has no typed array for, to and from numbers. The C library rounds, so that there is one implementation of it.
 import { argumentError, checkChoice, describe } from "../arguments.ts";
-import { resolveDevice } from "../device/device.ts";
-import { hostArray, hostTensor } from "./create.ts";
 import type { DType, Float8DType, HostArray } from "./dtype.ts";
-import { denseGeometry } from "./geometry.ts";
-import { numbersToFloat64 } from "./host.ts";
-import { copy } from "./operations.ts";
+import { convertHost, numbersToFloat64 } from "./host.ts";
 
 function convert(operation: string, data: HostArray, from: DType, to: DType): HostArray {
-  const state = resolveDevice(operation, "device", "cpu");
-  const shape = [data.length];
-  const result = hostArray(operation, to, data.length);
-  const source = hostTensor(operation, "x", data, denseGeometry(from, shape), state);
-  try {
-    const target = hostTensor(operation, "x", result, denseGeometry(to, shape), state);
-    try {
-      copy(operation, source, target, state.defaultStream);
-    } finally {
-      target.dispose();
-    }
-  } finally {
-    source.dispose();
-  }
-  return result;
+  return convertHost(operation, "x", data, from, to);
 }
 
 function fromNumbers(operation: string, x: unknown, to: DType): HostArray {

@@ -1,51 +1,17 @@
 // How tensors come to be: from host arrays, from the pool, from other tensors, from foreign memory. Tensor's static methods are these.
 import { argumentError, checkCount, checkFinite, checkInteger, checkOptions, describe } from "../arguments.ts";
 import { resolveDevice } from "../device/device.ts";
-import type { DeviceState } from "../device/state.ts";
 import { Storage } from "../device/storage.ts";
-import { RopeArgumentError, RopeDeviceError } from "../errors.ts";
+import { RopeDeviceError } from "../errors.ts";
 import { access } from "./descriptors.ts";
 import { checkDType, type DType, dtypes, type HostArray } from "./dtype.ts";
 import { checkAxis, checkShape, denseGeometry, Geometry, sameShape, shapeText } from "./geometry.ts";
-import { borrow, checkLength, hostDType, numbersToFloat64 } from "./host.ts";
+import { checkLength, hostDType, hostTensor, numbersToFloat64 } from "./host.ts";
 import { allocate, copy, fillArange, fillConstant, fillNormal, stateOf } from "./operations.ts";
 import type { Tensor } from "./tensor.ts";
+import { upload } from "./transfer.ts";
 
 type Options = Record<string, unknown> | undefined;
-
-/** A tensor that views a host array of the geometry's dtype and size. */
-export function hostTensor(operation: string, argument: string, array: HostArray, geometry: Geometry, state: DeviceState): Tensor {
-  return access.make(geometry, borrow(operation, argument, array, state), 0);
-}
-
-/** A typed array of `size` elements of a dtype, to read into. */
-export function hostArray(operation: string, dtype: DType, size: number): HostArray {
-  const bytes = size * dtypes[dtype].bytes;
-  try {
-    return dtypes[dtype].over(new ArrayBuffer(bytes), 0, size);
-  } catch (cause) {
-    const advice = "Read it in slices.";
-    throw new RopeArgumentError({
-      operation,
-      argument: "this tensor",
-      expected: "no larger than an ArrayBuffer can be",
-      actual: `${bytes} bytes`,
-      advice,
-      cause,
-    });
-  }
-}
-
-/** target = the host array or numbers, which are of its size. */
-export function upload(operation: string, data: HostArray | Float64Array, dtype: DType, target: Tensor): void {
-  const state = stateOf(target);
-  const source = hostTensor(operation, "data", data, access.geometry(target).as(dtype), state);
-  try {
-    copy(operation, source, target, state.defaultStream);
-  } finally {
-    source.dispose();
-  }
-}
 
 /** Tensor.from */
 export function fromHost(data: unknown, shape: unknown, options: unknown): Tensor {
@@ -58,18 +24,16 @@ export function fromHost(data: unknown, shape: unknown, options: unknown): Tenso
   checkLength(operation, data as ArrayLike<unknown>, geometry.size, shapeText(geometry.shape));
   const state = resolveDevice(operation, "device", (options as Options)?.["device"]);
   state.refuseWhileRecording(operation, "Host data");
-  if (held !== null) return hostTensor(operation, "data", data as HostArray, geometry, state);
-  const numbers = numbersToFloat64(operation, "data", data as ArrayLike<unknown>);
-  const target = allocate(operation, geometry, state);
-  upload(operation, numbers, "float64", target);
-  return target;
+  if (held !== null && !state.queued) return hostTensor(operation, "data", data as HostArray, geometry, state);
+  const array = held === null ? numbersToFloat64(operation, "data", data as ArrayLike<unknown>) : data as HostArray;
+  return filled(allocate(operation, geometry, state.current), (target) => upload(operation, array, held ?? "float64", target));
 }
 
 function create(operation: string, shape: unknown, options: unknown, known: readonly string[], defaultDType: DType): Tensor {
   checkOptions(operation, options, known);
   const dtype = checkDType(operation, "dtype", (options as Options)?.["dtype"], defaultDType);
   const geometry = denseGeometry(dtype, checkShape(operation, shape, dtypes[dtype].bytes));
-  return allocate(operation, geometry, resolveDevice(operation, "device", (options as Options)?.["device"]));
+  return allocate(operation, geometry, resolveDevice(operation, "device", (options as Options)?.["device"]).current);
 }
 
 /** Fills a new tensor, and disposes of it where that fails. */
@@ -197,15 +161,15 @@ export function cat(tensors: unknown, axis: unknown): Tensor {
     }
     whole[along] = (whole[along] ?? 0) + (form.shape[along] ?? 0);
   }
-  const state = stateOf(first);
-  const result = allocate(operation, denseGeometry(dtype, checkShape(operation, whole, dtypes[dtype].bytes)), state);
+  const stream = stateOf(first).current;
+  const result = allocate(operation, denseGeometry(dtype, checkShape(operation, whole, dtypes[dtype].bytes)), stream);
   return filled(result, () => {
     let start = 0;
     for (const part of parts) {
       const end = start + (access.geometry(part).shape[along] ?? 0);
       const place = result.slice(along, start, end);
       try {
-        copy(operation, part, place, state.current);
+        copy(operation, part, place, stream);
       } finally {
         place.dispose();
       }

@@ -1,9 +1,15 @@
-// Typed arrays and numbers of the caller: which dtype they are, and as memory that a tensor may view.
+// Typed arrays and numbers of the caller: which dtype they are, where they lie, and as memory that a tensor on the CPU may view.
 import { argumentError, describe } from "../arguments.ts";
+import { resolveDevice } from "../device/device.ts";
 import type { DeviceState } from "../device/state.ts";
 import { Storage } from "../device/storage.ts";
+import { RopeArgumentError } from "../errors.ts";
 import { library } from "../native/library.ts";
+import { access } from "./descriptors.ts";
 import { type DType, dtypes, type HostArray } from "./dtype.ts";
+import { denseGeometry, type Geometry } from "./geometry.ts";
+import { copy } from "./operations.ts";
+import type { Tensor } from "./tensor.ts";
 
 const accepted = "a Float64Array, Float32Array, Float16Array, Uint16Array (bfloat16), Uint8Array, Int32Array, BigInt64Array or number[]";
 const inferred: Readonly<Record<string, DType>> = {
@@ -66,8 +72,8 @@ export function checkLength(operation: string, data: ArrayLike<unknown>, size: n
   }
 }
 
-/** The memory of a typed array, without a copy. It stays the caller's: the storage only keeps it alive. */
-export function borrow(operation: string, argument: string, array: HostArray, state: DeviceState): Storage {
+/** Where the elements of a typed array lie; 0 for an empty one. */
+export function hostAddress(operation: string, argument: string, array: HostArray): number {
   const { buffer } = array; // first of all: Bun moves small typed arrays until their buffer is asked for
   if (buffer instanceof ArrayBuffer ? buffer.resizable : buffer.growable) {
     throw argumentError(operation, argument, "of a buffer of fixed size", "one of a resizable buffer", "Copy it first: array.slice().");
@@ -75,7 +81,49 @@ export function borrow(operation: string, argument: string, array: HostArray, st
   if (buffer instanceof ArrayBuffer && buffer.detached) {
     throw argumentError(operation, argument, "a typed array with its memory", "one whose buffer was transferred or detached");
   }
-  const { byteOffset, byteLength } = array;
-  const address = byteLength === 0 ? 0 : library().address(new Uint8Array(buffer)) + byteOffset;
-  return new Storage(state, "borrowed", { bytes: byteLength, capacity: 0, address, buffer, byteOffset });
+  return array.byteLength === 0 ? 0 : library().address(new Uint8Array(buffer)) + array.byteOffset;
+}
+
+/** A tensor on the CPU that views a typed array of the geometry's dtype and size. The array stays the caller's: it is only kept alive. */
+export function hostTensor(operation: string, argument: string, array: HostArray, geometry: Geometry, cpu: DeviceState): Tensor {
+  const address = hostAddress(operation, argument, array);
+  const { buffer, byteOffset, byteLength } = array;
+  return access.make(geometry, new Storage(cpu, "borrowed", { bytes: byteLength, capacity: 0, address, buffer, byteOffset }), 0);
+}
+
+/** A typed array of `size` elements of a dtype, to read into. Its memory does not move. */
+export function hostArray(operation: string, dtype: DType, size: number): HostArray {
+  const bytes = size * dtypes[dtype].bytes;
+  try {
+    return dtypes[dtype].over(new ArrayBuffer(bytes), 0, size);
+  } catch (cause) {
+    const advice = "Read it in slices.";
+    throw new RopeArgumentError({
+      operation,
+      argument: "this tensor",
+      expected: "no larger than an ArrayBuffer can be",
+      actual: `${bytes} bytes`,
+      advice,
+      cause,
+    });
+  }
+}
+
+/** The elements of a typed array as those of another dtype. The C library rounds, so that there is one implementation of it. */
+export function convertHost(operation: string, argument: string, data: HostArray, from: DType, to: DType): HostArray {
+  const cpu = resolveDevice(operation, "device", "cpu");
+  const shape = [data.length];
+  const result = hostArray(operation, to, data.length);
+  const source = hostTensor(operation, argument, data, denseGeometry(from, shape), cpu);
+  try {
+    const target = hostTensor(operation, argument, result, denseGeometry(to, shape), cpu);
+    try {
+      copy(operation, source, target, cpu.defaultStream);
+    } finally {
+      target.dispose();
+    }
+  } finally {
+    source.dispose();
+  }
+  return result;
 }

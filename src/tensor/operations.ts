@@ -1,20 +1,20 @@
 // What the other folders build on: making tensors for results, checking tensors that callers pass, and the C library's copy and fill.
 import type { DeviceState } from "../device/state.ts";
-import type { Stream } from "../device/stream.ts";
+import type { StreamState } from "../device/stream_state.ts";
 import { Block } from "../native/block.ts";
 import { enums, layouts } from "../native/layouts.ts";
 import { access } from "./descriptors.ts";
 import type { Geometry } from "./geometry.ts";
 import type { Tensor } from "./tensor.ts";
 
-/** A tensor of a contiguous form from the pool of a device, with whatever its memory held before. */
-export function allocate(operation: string, geometry: Geometry, state: DeviceState): Tensor {
-  return access.make(geometry, state.pool.acquire(geometry.byteLength, operation), 0);
+/** A tensor of a contiguous form from the pool of a stream's device, with whatever its memory held before. It is first used on that stream. */
+export function allocate(operation: string, geometry: Geometry, stream: StreamState): Tensor {
+  return access.make(geometry, stream.state.pool.acquire(geometry.byteLength, operation, stream), 0);
 }
 
-/** A contiguous tensor of the same dtype, shape and device, for a result. It shares the shape's arrays. */
-export function allocateLike(operation: string, tensor: Tensor): Tensor {
-  return allocate(operation, access.geometry(tensor).dense, access.storage(tensor).state);
+/** A contiguous tensor of the same dtype and shape, for a result. It shares the shape's arrays. */
+export function allocateLike(operation: string, tensor: Tensor, stream: StreamState): Tensor {
+  return allocate(operation, access.geometry(tensor).dense, stream);
 }
 
 /**
@@ -39,37 +39,37 @@ const copyBlock = new Block(layouts.copy_args, "rope_copy");
 const fillBlock = new Block(layouts.fill_args, "rope_fill");
 
 /** target = source, converted. Same shape, any dtypes and strides, no shared element. */
-export function copy(operation: string, source: Tensor, target: Tensor, stream: Stream): void {
+export function copy(operation: string, source: Tensor, target: Tensor, stream: StreamState): void {
   const layout = layouts.copy_args;
   copyBlock.stream(layout.stream, stream);
   copyBlock.tensor(layout.source, source);
-  copyBlock.tensor(layout.target, target);
+  copyBlock.output(layout.target, target);
   copyBlock.call(operation);
 }
 
-function fill(operation: string, target: Tensor, kind: number, stream: Stream): void {
+function fill(operation: string, target: Tensor, kind: number, stream: StreamState): void {
   const layout = layouts.fill_args;
   fillBlock.u32(layout.kind, kind);
   fillBlock.stream(layout.stream, stream);
-  fillBlock.tensor(layout.target, target);
+  fillBlock.output(layout.target, target);
   fillBlock.call(operation);
 }
 
 /** Every element = value. */
-export function fillConstant(operation: string, target: Tensor, value: number, stream: Stream): void {
+export function fillConstant(operation: string, target: Tensor, value: number, stream: StreamState): void {
   fillBlock.f64(layouts.fill_args.start, value);
   fill(operation, target, enums.FILL_CONSTANT, stream);
 }
 
 /** Element i, in row-major order, = start + step * i. */
-export function fillArange(operation: string, target: Tensor, start: number, step: number, stream: Stream): void {
+export function fillArange(operation: string, target: Tensor, start: number, step: number, stream: StreamState): void {
   fillBlock.f64(layouts.fill_args.start, start);
   fillBlock.f64(layouts.fill_args.step, step);
   fill(operation, target, enums.FILL_ARANGE, stream);
 }
 
 /** Standard normal numbers that depend on the seed and each element's index alone. */
-export function fillNormal(operation: string, target: Tensor, seed: number, stream: Stream): void {
+export function fillNormal(operation: string, target: Tensor, seed: number, stream: StreamState): void {
   fillBlock.u64(layouts.fill_args.seed, seed);
   fill(operation, target, enums.FILL_NORMAL, stream);
 }

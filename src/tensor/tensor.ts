@@ -1,15 +1,18 @@
 // The Tensor: a form (geometry.ts) over a piece of memory (../device/storage.ts), with a descriptor that C reads (descriptors.ts).
 import { argumentError, checkOptions, describe, notConstructible } from "../arguments.ts";
 import { type Device, type DeviceLike, isDeviceLike, resolveDevice } from "../device/device.ts";
+import type { DeviceState } from "../device/state.ts";
 import type { Storage } from "../device/storage.ts";
 import { resolveStream, type Stream } from "../device/stream.ts";
-import { RopeDisposedError } from "../errors.ts";
+import type { StreamState } from "../device/stream_state.ts";
+import { RopeDeviceError, RopeDisposedError } from "../errors.ts";
 import * as create from "./create.ts";
 import { access, returnSlot, type Slot, takeSlot } from "./descriptors.ts";
 import { type DType, dtypeNames, dtypes, type HostArray, type HostArrayOf, isDType } from "./dtype.ts";
 import { type Geometry, sameShape, shapeText } from "./geometry.ts";
 import { checkLength, hostDType, numbersToFloat64 } from "./host.ts";
 import { allocate, copy } from "./operations.ts";
+import { copyAcross, download, downloadAsync, upload } from "./transfer.ts";
 import { reshapeView, selectView, sliceView, transposeView, type View } from "./views.ts";
 
 /** What a tensor is made as. */
@@ -76,8 +79,9 @@ export class Tensor<D extends DType = DType> {
   // ---- making tensors ------------------------------------------------------------------------------------------------------------------
 
   /**
-   * A tensor of the caller's data. On the CPU a typed array is not copied: the tensor is a view of it, and never frees it. A `number[]` is
-   * copied and rounded to the dtype (to nearest, ties to even; integers truncate and saturate, as with `to`).
+   * A tensor of the caller's data. On the CPU a typed array is not copied: the tensor is a view of it, and never frees it. On a GPU it is a copy,
+   * and the array may be changed at once. A `number[]` is copied and rounded to the dtype (to nearest, ties to even; integers truncate and saturate,
+   * as with `to`).
    *
    * @param data As many elements as the shape says, in row-major order. A Uint16Array holds bfloat16, which must be said; a Uint8Array holds
    * uint8 unless a float8 dtype is said; every other typed array says its dtype itself. A `number[]` is float32 unless another dtype is said.
@@ -242,12 +246,21 @@ export class Tensor<D extends DType = DType> {
    * The memory itself as a typed array, without a copy; CPU only. Portable code uses read() and write(). The array has length 0 once the memory
    * is released. Of a tensor larger than 2 GiB it needs Deno's unscoped --allow-ffi, and must not be larger than an ArrayBuffer can be.
    *
-   * @throws RopeArgumentError for a strided view: its elements are not one array.
+   * @throws RopeArgumentError for a strided view: its elements are not one array; RopeDeviceError for a tensor on a GPU.
    */
   get data(): HostArrayOf<D> {
     const operation = "Tensor.data";
     const storage = this.#live(operation, "this tensor");
     if (this.#data !== null) return this.#data as HostArrayOf<D>;
+    if (storage.state.queued) {
+      throw new RopeDeviceError({
+        operation,
+        argument: "this tensor",
+        expected: "one on the CPU",
+        actual: `one on ${storage.state.name}`,
+        advice: "Use read() or readBlocking() for a copy of it, write() to change it.",
+      });
+    }
     const { dtype, size, byteLength, isContiguous, strides } = this.#geometry;
     if (!isContiguous) {
       throw argumentError(
@@ -322,29 +335,42 @@ export class Tensor<D extends DType = DType> {
 
   // ---- moving data ---------------------------------------------------------------------------------------------------------------------
 
-  /** A copy of the elements in row-major order, of views too. Does not block the event loop. Rejects with what readBlocking() throws. */
-  // deno-lint-ignore require-await
+  /**
+   * A copy of the elements in row-major order, of views too, as they are now: work that is queued later is not waited for. Does not block the event
+   * loop, and keeps the process alive. A fault that a kernel has met is not reported here but by the next synchronize. Rejects with what
+   * readBlocking() throws.
+   */
   async read(): Promise<HostArrayOf<D>> {
-    return this.#download("Tensor.read", this.#geometry.dtype) as HostArrayOf<D>;
+    const operation = "Tensor.read";
+    this.#checkReadable(operation);
+    return await downloadAsync(operation, this, this.#geometry.dtype) as HostArrayOf<D>;
   }
 
   /**
-   * A copy of the elements in row-major order, of views too. Waits for the work that writes them.
+   * A copy of the elements in row-major order, of views too. Blocks until the work that writes them is done.
    *
-   * @throws RopeDisposedError; RopeArgumentError while a graph is being recorded.
+   * @throws RopeDisposedError; RopeArgumentError while a graph is being recorded; RopeOutOfMemoryError; RopeFatalError.
    */
   readBlocking(): HostArrayOf<D> {
-    return this.#download("Tensor.readBlocking", this.#geometry.dtype) as HostArrayOf<D>;
+    const operation = "Tensor.readBlocking";
+    this.#checkReadable(operation);
+    return download(operation, this, this.#geometry.dtype) as HostArrayOf<D>;
   }
 
-  /** A copy of the elements in row-major order, converted to float32. Rejects with what readBlocking() throws. */
-  // deno-lint-ignore require-await
+  /** A copy of the elements in row-major order, converted to float32. Otherwise as read(). */
   async toFloat32(): Promise<Float32Array> {
-    return this.#download("Tensor.toFloat32", "float32") as Float32Array;
+    const operation = "Tensor.toFloat32";
+    this.#checkReadable(operation);
+    return await downloadAsync(operation, this, "float32") as Float32Array;
+  }
+
+  #checkReadable(operation: string): void {
+    this.#live(operation, "this tensor").state.refuseWhileRecording(operation, "Reading");
   }
 
   /**
-   * Overwrites the elements, in row-major order, of strided views too. Takes what Tensor.from takes for this dtype.
+   * Overwrites the elements, in row-major order, of strided views too, in the order of the device's default stream. Takes what Tensor.from takes for
+   * this dtype; the array has been read when this returns.
    *
    * @returns this tensor
    * @example
@@ -364,17 +390,19 @@ export class Tensor<D extends DType = DType> {
     const held = hostDType(operation, data, dtype);
     checkLength(operation, data, size, shapeText(shape));
     state.refuseWhileRecording(operation, "Host data");
-    if (held !== null) create.upload(operation, data as HostArray, held, this);
-    else create.upload(operation, numbersToFloat64(operation, "data", data as readonly number[]), "float64", this);
+    if (held !== null) upload(operation, data as HostArray, held, this);
+    else upload(operation, numbersToFloat64(operation, "data", data as readonly number[]), "float64", this);
     return this;
   }
 
   /**
    * Overwrites the elements with those of a tensor of the same shape (nothing is broadcast), of any dtype and strides, on any device. Floats
-   * round to nearest even; float8 saturates; floats to integers truncate and saturate, NaN gives 0.
+   * round to nearest even; float8 saturates; floats to integers truncate and saturate, NaN gives 0. From a GPU to another device it blocks.
    *
+   * @param options `stream` is one of this tensor's device; default its current one.
    * @returns this tensor
-   * @throws RopeArgumentError, also where the two share elements without being the same; RopeDisposedError.
+   * @throws RopeArgumentError, also where the two share elements without being the same, and between devices while a graph is being recorded;
+   * RopeDisposedError; RopeOutOfMemoryError.
    */
   copyFrom(source: Tensor, options?: { readonly stream?: Stream | undefined }): this {
     const operation = "Tensor.copyFrom";
@@ -386,12 +414,12 @@ export class Tensor<D extends DType = DType> {
       const expected = `of the shape ${shapeText(this.#geometry.shape)} of the tensor it is copied to`;
       throw argumentError(operation, "source", expected, shapeText(from.#geometry.shape), "Nothing is broadcast.");
     }
-    copy(operation, from, this, stream);
+    copyAnywhere(operation, from, this, stream);
     return this;
   }
 
   /**
-   * A contiguous copy with another dtype or on another device; always a copy, also where nothing changes.
+   * A contiguous copy with another dtype or on another device; always a copy, also where nothing changes. From a GPU to another device it blocks.
    *
    * @param target A dtype, a Device or the name of one.
    */
@@ -424,29 +452,15 @@ export class Tensor<D extends DType = DType> {
     return this.#copied(operation, this.#geometry.dense, storage.state) as Tensor<D>;
   }
 
-  #copied(operation: string, geometry: Geometry, state: Storage["state"]): Tensor {
-    const target = allocate(operation, geometry, state);
+  #copied(operation: string, geometry: Geometry, state: DeviceState): Tensor {
+    const target = allocate(operation, geometry, state.current);
     try {
-      copy(operation, this, target, state.current);
+      copyAnywhere(operation, this, target, state.current);
     } catch (error) {
       target.dispose();
       throw error;
     }
     return target;
-  }
-
-  #download(operation: string, dtype: DType): HostArray {
-    const { state } = this.#live(operation, "this tensor");
-    state.refuseWhileRecording(operation, "Reading");
-    const geometry = this.#geometry.as(dtype);
-    const array = create.hostArray(operation, dtype, geometry.size);
-    const target = create.hostTensor(operation, "this tensor", array, geometry, state);
-    try {
-      copy(operation, this, target, state.defaultStream);
-    } finally {
-      target.dispose();
-    }
-    return array;
   }
 
   // ---- the end -------------------------------------------------------------------------------------------------------------------------
@@ -488,4 +502,10 @@ export class Tensor<D extends DType = DType> {
     }
     return storage;
   }
+}
+
+/** target = source; `stream` is of the target's device. */
+function copyAnywhere(operation: string, source: Tensor, target: Tensor, stream: StreamState): void {
+  if (source.device === target.device) copy(operation, source, target, stream);
+  else copyAcross(operation, source, target, stream);
 }
