@@ -3,6 +3,10 @@
 
 #include <cuda_runtime_api.h>
 
+#include <memory>
+#include <mutex>
+#include <utility>
+
 #include "../core/inline.h"
 #include "../core/status.h"
 #include "device.h"
@@ -22,20 +26,43 @@ enum class CudaOperation : uint32_t { none, rotate, cos_sin };
 struct CudaLaunch {
   cudaStream_t stream;
   CudaMailbox* mailbox;  // as the device sees it
+  int device;
   int multiprocessors;
+  int capability;     // major * 10 + minor
+  Stream* recording;  // null where it runs at once
+};
+
+// What the recorded operations read beside tensors lives as long as their graph.
+inline void keep_with_graph(const CudaLaunch& launch, std::shared_ptr<const void> object) {
+  if (launch.recording == nullptr) return;
+  const std::lock_guard lock(launch.recording->mutex);
+  if (launch.recording->recording) launch.recording->recording->kept.push_back(std::move(object));
+}
+
+// Lets calls that a capture forbids, allocation above all, run while this thread records.
+class RelaxedCapture {
+ public:
+  RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  ~RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  RelaxedCapture(const RelaxedCapture&) = delete;
+  RelaxedCapture& operator=(const RelaxedCapture&) = delete;
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
 };
 
 // Throws what a CUDA error means: ROPE_OUT_OF_MEMORY, ROPE_FATAL for what the device does not survive, ROPE_INTERNAL.
 void cuda_check(cudaError_t error, const char* call);
 
 #if defined(__CUDACC__)
-// Called by a thread that met an index out of range; the first one is kept.
-__device__ inline void report_fault(CudaMailbox* mailbox, CudaOperation operation, const rope_fault& fault) {
-  if (atomicCAS_system(&mailbox->state, 0u, 1u) != 0) return;
+// Called by a thread that met an index out of range; the first one is kept. A mailbox of null keeps none. The swap has the device's scope:
+// machines whose host memory has no native atomics know no other, and no second device shares a mailbox.
+__device__ __noinline__ static void report_fault(CudaMailbox* mailbox, CudaOperation operation, const rope_fault& fault) {
+  if (mailbox == nullptr || atomicCAS(&mailbox->state, 0u, 1u) != 0) return;
   mailbox->operation = static_cast<uint32_t>(operation);
   mailbox->fault = fault;
   __threadfence_system();
-  atomicExch_system(&mailbox->state, 2u);
+  *const_cast<volatile uint32_t*>(&mailbox->state) = 2;
 }
 #endif
 

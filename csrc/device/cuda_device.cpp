@@ -49,18 +49,6 @@ const char* name_of(uint32_t operation) {
   }
 }
 
-// Lets calls that a capture forbids, allocation above all, run while this thread records.
-class RelaxedCapture {
- public:
-  RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  ~RelaxedCapture() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  RelaxedCapture(const RelaxedCapture&) = delete;
-  RelaxedCapture& operator=(const RelaxedCapture&) = delete;
-
- private:
-  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
-};
-
 struct CudaStream final : Stream {
   ~CudaStream() override {
     if (queue != nullptr) cudaStreamDestroy(queue);
@@ -88,6 +76,10 @@ class CudaDevice final : public DeviceBackend {
   explicit CudaDevice(int index) : index_(index) {
     cuda_check(cudaSetDevice(index), "cudaSetDevice");
     cuda_check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, index), "cudaDeviceGetAttribute");
+    int major = 0, minor = 0;
+    cuda_check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index), "cudaDeviceGetAttribute");
+    cuda_check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index), "cudaDeviceGetAttribute");
+    capability_ = major * 10 + minor;
     cuda_check(cudaStreamCreateWithFlags(&default_stream_, cudaStreamNonBlocking), "cudaStreamCreate");
     cudaMemPoolProps props{};
     props.allocType = cudaMemAllocationTypePinned;
@@ -117,7 +109,9 @@ class CudaDevice final : public DeviceBackend {
     cuda_check(error, call);
   }
 
-  CudaLaunch launch_on(const StreamRef& stream) const { return {queue_of(stream), device_mailbox_, multiprocessors_}; }
+  CudaLaunch launch_on(const StreamRef& stream) const {
+    return {queue_of(stream), device_mailbox_, index_, multiprocessors_, capability_, records(stream) ? stream.get() : nullptr};
+  }
 
   uint64_t allocate(uint64_t bytes, const StreamRef& stream) override {
     enter();
@@ -403,6 +397,7 @@ class CudaDevice final : public DeviceBackend {
 
   const int index_;
   int multiprocessors_ = 0;
+  int capability_ = 0;
   cudaStream_t default_stream_ = nullptr;
   cudaMemPool_t pool_ = nullptr;
   CudaMailbox* mailbox_ = nullptr;

@@ -28,6 +28,7 @@ struct Graph {
   uint16_t device = 0;
   std::vector<GraphNode> nodes;
   uint64_t count = 0;
+  std::vector<std::shared_ptr<const void>> kept;
 
   virtual ~Graph() = default;
 };

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "../include/rope.h"
@@ -27,6 +29,10 @@ struct Frequencies {
   std::vector<double> radians;             // per position
   std::vector<float> inv_freq;             // radians per position as Hugging Face's float32 steps give them
   std::vector<std::vector<PairRun>> runs;  // [max(heads, 1)]
+
+  // Tables that a backend made of these on its devices, under numbers of its own. They live as long as the frequencies.
+  mutable std::mutex tables_mutex;
+  mutable std::map<int, std::shared_ptr<const void>> tables;
 
   int64_t rows() const { return heads > 0 ? heads : 1; }
   int64_t count() const { return axes * rows() * pairs; }

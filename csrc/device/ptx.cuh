@@ -1,0 +1,31 @@
+// PTX, one short function per instruction, named after it.
+#pragma once
+
+#include <cuda_runtime.h>
+
+namespace rope::ptx {
+
+// Programmatic dependent launch (sm_90). Nothing that an earlier kernel may write is touched before the wait, which returns once the kernels
+// before are complete and their writes visible; the other lets the next kernel's blocks become resident. Both do nothing in a launch without
+// the attribute.
+__device__ __forceinline__ void griddepcontrol_wait() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void griddepcontrol_launch_dependents() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// Brings a line into the L2, where all kernels see the same bytes: harmless even while another kernel writes there.
+__device__ __forceinline__ void prefetch_global_l2(const void* address) { asm volatile("prefetch.global.L2 [%0];" ::"l"(address)); }
+
+// No instruction: the pointer is computed here and kept, not computed again after a wait.
+template <class T>
+__device__ __forceinline__ void keep(T*& pointer) {
+  asm volatile("" : "+l"(pointer));
+}
+
+}  // namespace rope::ptx

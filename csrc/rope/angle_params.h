@@ -1,0 +1,35 @@
+// What kernels need to know to compute angles: a part of their parameters.
+#pragma once
+
+#include "../device/cuda.h"
+#include "frequencies.h"
+#include "positions.h"
+
+namespace rope {
+
+// Frequencies up to this travel as a kernel parameter, more lie in the device's memory.
+constexpr size_t kInlineTableBytes = 3584;
+// What their numbers, of 32 bits on the device, can count.
+constexpr int64_t kMaxTokens = int64_t{1} << 31, kMaxFrequencies = int64_t{1} << 26;
+
+struct AngleParams {
+  Positions positions;
+  bool hf;
+  bool fractional;  // float positions
+  int32_t axes;
+  int32_t axis_stride;  // of the table, entries
+  int32_t still_at;     // where the table's still bits begin, bytes; 0: there are none, or they do not matter
+  float cos_factor, sin_factor;
+  double cos_factor_double, sin_factor_double;  // for float64 tensors
+  CudaMailbox* mailbox;
+  const char* table;  // null: inline_table
+  // uint64 turns [axes][rows][pairs], or for hf the float32 inv_freq in the low half; for fractional exact angles then double turns
+  // [axes][rows][pairs]; then a bit for each pair that passes through bit for bit, if any does, uint32 [rows * pairs / 32]
+  alignas(16) char inline_table[kInlineTableBytes];
+};
+
+// Fills them, and sees to it that the table is on the device. Throws where the device's numbers would not do.
+void set_angle_params(AngleParams* out, const Positions& positions, int64_t tokens, const FrequenciesRef& frequencies, bool hf, bool backward,
+                      const CudaLaunch& launch);
+
+}  // namespace rope

@@ -1,0 +1,64 @@
+// rope_cos_sin on CUDA: a thread computes the cosine and the sine of one pair of one head of one token.
+#include "angles.cuh"
+#include "rotate.h"
+
+namespace rope {
+namespace {
+
+constexpr int kBlock = 256;
+
+struct CosSinKernelParams {
+  float* cos;  // [tokens, width]
+  float* sin;
+  int64_t count;  // tokens * width
+  int32_t width;  // pairs of all heads
+  AngleParams angles;
+};
+static_assert(sizeof(CosSinKernelParams) <= 4096);
+
+__global__ void __launch_bounds__(kBlock) cos_sin_kernel(const __grid_constant__ CosSinKernelParams p) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kBlock + threadIdx.x;
+  if (i >= p.count) return;
+  const AngleParams& angles = p.angles;
+  Token t{0, static_cast<uint32_t>(i / p.width), -1};
+  const int index = static_cast<int>(i % p.width);
+  Place place, other;
+  Verdict verdict = read_place<false>(angles.positions, angles.axes, id_of(angles.positions, 0, t), &t, &place);
+  for (int axis = 1; axis < angles.axes; ++axis) {
+    const Verdict there = read_place<false>(angles.positions, angles.axes, id_of(angles.positions, axis, t), &t, &other);
+    if (there > verdict) verdict = there;
+  }
+  if (verdict == kSkip) {
+    if (index == 0) report_position(angles.positions, angles.axes, t, CudaOperation::cos_sin, angles.mailbox);
+    return;
+  }
+  float cos = 1, sin = 0;  // of padding
+  if (verdict == kRotate) {
+    const uint64_t* const table = table_of(angles);
+    cos_sin_of_pair<false>(angles, table, &t, place, index, table[index], &cos, &sin);
+  }
+  p.cos[i] = cos;
+  p.sin[i] = sin;
+}
+
+}  // namespace
+
+void cos_sin_cuda(const CosSinParams& p, const CudaLaunch& launch) {
+  if (p.grid.tokens == 0) return;
+  CosSinKernelParams k;
+  set_angle_params(&k.angles, p.positions, p.grid.tokens, p.frequencies, p.hf, p.backward, launch);
+  k.angles.still_at = 0;  // pairs that do not turn have a cos and a sin too
+  k.cos = p.cos;
+  k.sin = p.sin;
+  k.width = k.angles.axis_stride;
+  k.count = p.grid.tokens * k.width;
+  const int64_t blocks = (k.count + kBlock - 1) / kBlock;
+  if (blocks > INT32_MAX) {
+    fail(ROPE_ARGUMENT, "positions", text("such that cos has at most %lld elements on CUDA", static_cast<long long>(kBlock) * INT32_MAX),
+         text("%lld", static_cast<long long>(k.count)));
+  }
+  cos_sin_kernel<<<static_cast<unsigned>(blocks), kBlock, 0, launch.stream>>>(k);
+  cuda_check(cudaGetLastError(), "cos_sin_kernel");
+}
+
+}  // namespace rope
