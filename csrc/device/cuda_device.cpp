@@ -422,8 +422,8 @@ class CudaDevice final : public DeviceBackend {
 
 // Never destroyed: threads may still wait in them while the process ends.
 struct Devices {
-  std::mutex mutex;
-  CudaDevice* open[kMaxDevices] = {};
+  std::mutex mutex;  // of whoever opens one
+  std::atomic<CudaDevice*> open[kMaxDevices] = {};
 };
 
 Devices& devices() {
@@ -463,12 +463,14 @@ int count_devices(const char* argument, int wanted) {
 
 CudaDevice& device_at(int index, const char* argument) {
   Devices& d = devices();
+  if (index < kMaxDevices) {
+    if (CudaDevice* const device = d.open[index].load(std::memory_order_acquire)) return *device;
+  }
   const std::lock_guard lock(d.mutex);
-  if (index < kMaxDevices && d.open[index] != nullptr) return *d.open[index];
   count_devices(argument, index);
   require(index < kMaxDevices, argument, "cuda:0 to cuda:63", "a higher number");
-  d.open[index] = new CudaDevice(index);
-  return *d.open[index];
+  if (d.open[index].load(std::memory_order_relaxed) == nullptr) d.open[index].store(new CudaDevice(index), std::memory_order_release);
+  return *d.open[index].load(std::memory_order_relaxed);
 }
 
 }  // namespace
@@ -502,9 +504,8 @@ void cuda_info(rope_device_info_args& args) {
 
 void cuda_forget_realm(uint64_t realm) {
   Devices& d = devices();
-  const std::lock_guard lock(d.mutex);
-  for (CudaDevice* device : d.open) {
-    if (device != nullptr) device->forget_realm(realm);
+  for (const std::atomic<CudaDevice*>& open : d.open) {
+    if (CudaDevice* const device = open.load(std::memory_order_acquire)) device->forget_realm(realm);
   }
 }
 

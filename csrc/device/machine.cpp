@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "../core/status.h"
+#include "device.h"
 
 namespace rope {
 namespace {
@@ -77,7 +78,10 @@ uint64_t free_memory() { return static_cast<uint64_t>(sysconf(_SC_AVPHYS_PAGES))
 void require_present(uint16_t device, const char* argument) {
   if (device == ROPE_CPU << 8) return;
 #if defined(ROPE_HAVE_CUDA)
-  if (device >> 8 == ROPE_CUDA) return;  // whether it is there the backend says
+  if (device >> 8 == ROPE_CUDA) {
+    cuda_backend(device & 255, argument);
+    return;
+  }
 #endif
   fail(ROPE_DEVICE, argument, text("cpu"), text("%s:%u", device >> 8 == ROPE_CUDA ? "cuda" : "unknown device", device & 255),
        "This librope was built without CUDA.");

@@ -28,8 +28,8 @@ struct AngleParams {
   alignas(16) char inline_table[kInlineTableBytes];
 };
 
-// Fills them, and sees to it that the table is on the device. Throws where the device's numbers would not do.
-void set_angle_params(AngleParams* out, const Positions& positions, int64_t tokens, const FrequenciesRef& frequencies, bool hf, bool backward,
-                      const CudaLaunch& launch);
+// Fills them, and sees to it that the table is on the device. Throws where the device's numbers would not do; `counted` has the tokens.
+void set_angle_params(AngleParams* out, const Positions& positions, int64_t tokens, const char* counted,
+                      const FrequenciesRef& frequencies, bool hf, bool backward, const CudaLaunch& launch);
 
 }  // namespace rope

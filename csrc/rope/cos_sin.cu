@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(kBlock) cos_sin_kernel(const __grid_constant__
 void cos_sin_cuda(const CosSinParams& p, const CudaLaunch& launch) {
   if (p.grid.tokens == 0) return;
   CosSinKernelParams k;
-  set_angle_params(&k.angles, p.positions, p.grid.tokens, p.frequencies, p.hf, p.backward, launch);
+  set_angle_params(&k.angles, p.positions, p.grid.tokens, "positions", p.frequencies, p.hf, p.backward, launch);
   k.angles.still_at = 0;  // pairs that do not turn have a cos and a sin too
   k.cos = p.cos;
   k.sin = p.sin;

@@ -92,7 +92,7 @@ void launch_rotation(const RotateParams& p, const CudaLaunch& launch) {
   const bool copies = (p.q.heads > 0 && !p.q.in_place) || (p.k.heads > 0 && !p.k.in_place);
 
   RotateKernelParams k;
-  set_angle_params(&k.angles, p.positions, tokens, p.frequencies, p.hf, p.backward, launch);
+  set_angle_params(&k.angles, p.positions, tokens, "q", p.frequencies, p.hf, p.backward, launch);
   k.q = side_of(p.q, size);
   k.k = side_of(p.k, size);
   k.batch = static_cast<uint32_t>(p.grid.batch);

@@ -191,7 +191,7 @@ static void test_devices(void) {
   rope_stream_args stream;
   rope_event_args event;
   rope_graph_args graph;
-  static const uint16_t absent[] = {1, 255, ROPE_CUDA << 8, (ROPE_CUDA << 8) + 3, 2 << 8, 65535};
+  static const uint16_t absent[] = {1, 255, (ROPE_CUDA << 8) + 63, (ROPE_CUDA << 8) + 64, 2 << 8, 65535};
   size_t i;
   START(info);
   CHECK_OK(rope_device_info(&info, record()));

@@ -105,7 +105,7 @@ static void test_tensors(void) {
   // Devices: another than the rest, and one that is not there.
   REFUSED(ROPE_DEVICE, "q_out", q_out.device = ROPE_CUDA << 8);
   REFUSED(ROPE_DEVICE, "k", k.device = k_out.device = ROPE_CUDA << 8);
-  REFUSED(ROPE_DEVICE, "q", q.device = k.device = q_out.device = k_out.device = ROPE_CUDA << 8);
+  REFUSED(ROPE_DEVICE, "q", q.device = k.device = q_out.device = k_out.device = (ROPE_CUDA << 8) + 63);
   REFUSED(ROPE_DEVICE, "q", q.device = k.device = q_out.device = k_out.device = 1);
 }
 

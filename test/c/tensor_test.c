@@ -112,7 +112,7 @@ static void test_fill(void) {
   args.stream = 1;
   CHECK_ERROR(ROPE_DISPOSED, "stream", rope_fill(&args, record()));
   args.stream = 0;
-  t.device = 256;
+  t.device = (ROPE_CUDA << 8) + 63;
   CHECK_ERROR(ROPE_DEVICE, "target", rope_fill(&args, record()));
   t.device = 0;
   t.stride[0] = 0;
