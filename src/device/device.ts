@@ -127,7 +127,7 @@ export class Device {
   }
 
   /**
-   * Records what `record` calls and runs nothing. Operations called inside use the recording stream unless told otherwise. Tensors made inside
+   * Records what `record` calls and runs nothing. Operations called inside use the recording stream, and no other may be given. Tensors made inside
    * belong to the graph: they can be read after each launch and are disposed of with it. Memory that recorded operations touch is kept until
    * then, even where its tensors are disposed of. Positions must be tensors; reading, writing and waiting cannot be recorded.
    *

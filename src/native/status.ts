@@ -22,11 +22,19 @@ const decoder = new TextDecoder();
 export const errorRecord: Uint8Array = new Uint8Array(buffer);
 view.setUint32(0, layout.size, true);
 
-/** The name in TypeScript of a field of a block: head_dim is headDim, q_out is out[0]. */
-export function publicName(field: string): string {
+/** The name in TypeScript of a field of a block: head_dim is headDim, q_out is out[0]. An operation on one tensor calls it x. */
+export function publicName(field: string, operation: string): string {
+  if (operation === "RotaryEmbedding.rotate") {
+    if (field === "q") return "x";
+    if (field === "q_out") return "out";
+  }
   if (field === "q_out") return "out[0]";
   if (field === "k_out") return "out[1]";
-  return field.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+  return camelCase(field);
+}
+
+function camelCase(name: string): string {
+  return name.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
 }
 
 let failed = false;
@@ -43,7 +51,7 @@ export function sawFailure(): boolean {
 export function nativeError(status: number, operation: string, symbol: SymbolName | "" = ""): RopeError {
   const details: RopeErrorDetails = {
     operation,
-    argument: publicName(text(layout.argument, layout.expected)),
+    argument: publicName(text(layout.argument, layout.expected), operation),
     expected: text(layout.expected, layout.actual),
     actual: text(layout.actual, layout.advice),
     advice: text(layout.advice, layout.fault),
@@ -86,15 +94,24 @@ export function outOfMemory(operation: string, requested: number, inUse: number,
 
 function faultError(operation: string, symbol: SymbolName | ""): RopeFaultError {
   const met = text(layout.operation, layout.argument);
-  const own = met === symbol; // a launch of a graph and a wait report what another operation has met
-  const fault = readFault(view, layout.fault, own ? operation : met);
-  const indptr = view.getUint32(layout.fault + layouts.fault.code, true) === enums.FAULT_INDPTR;
-  const message = indptr
-    ? `entry ${fault.index} of indptr is ${fault.value}, where entries rise from 0 to at most ${fault.limit}` +
-      (own ? "; nothing has been written" : "")
-    : `${fault.code} ${fault.value} of token ${fault.index} in request ${fault.request} is beyond the limit of ${fault.limit}; ` +
-      "its row has not been written";
-  return new RopeFaultError({ operation, argument: indptr ? "indptr" : "positions", message, fault });
+  // A launch of a graph and a wait report what another operation has met.
+  const fault = readFault(view, layout.fault, met === symbol ? operation : publicOperation(met));
+  if (view.getUint32(layout.fault + layouts.fault.code, true) === enums.FAULT_INDPTR) {
+    const message =
+      `entry ${fault.index} of indptr is ${fault.value}, where entries rise from 0 to at most ${fault.limit}; only rows of sound requests are written`;
+    return new RopeFaultError({ operation, argument: "indptr", message, fault });
+  }
+  const token = `token ${fault.index} in request ${fault.request}`;
+  const sentence = Math.abs(fault.value) < 2 ** 63 // the C library's largest int64 stands for everything beyond
+    ? `the ${fault.code} ${fault.value} of ${token} is beyond the limit of ${fault.limit}`
+    : `the ${fault.code} of ${token} is beyond +-2^63 or infinite, where the limit is ${fault.limit}`;
+  // No argument is named: the position may have come from positions, from offset or from offsets.
+  return new RopeFaultError({ operation, message: `${sentence}; its row has not been written`, fault });
+}
+
+/** An operation that has no public name of its own where it was met, as in a graph: rope_cos_sin is cosSin. */
+export function publicOperation(symbol: string): string {
+  return camelCase(symbol.replace(/^rope_/, ""));
 }
 
 /** The rope_fault at a place of a block, met by `operation`. */

@@ -3,17 +3,16 @@ import { argumentError, describe } from "../arguments.ts";
 import type { DeviceState } from "../device/state.ts";
 import { checkTensor, geometryOf, stateOf } from "../tensor/operations.ts";
 import { Tensor } from "../tensor/tensor.ts";
+import type { Indices } from "./options.ts";
 
-type HostNumbers = ArrayLike<number> & object;
-
-const int32Range = 2 ** 31;
+type HostArray = Exclude<Indices, Tensor>;
 
 /** Whether a value is an array of any kind; a tensor is none. */
-function isHostArray(value: unknown): value is HostNumbers | BigInt64Array {
+function isHostArray(value: unknown): value is HostArray {
   return Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
 }
 
-function checkHostArray(operation: string, argument: string, value: unknown, state: DeviceState): HostNumbers | BigInt64Array {
+function checkHostArray(operation: string, argument: string, value: unknown, state: DeviceState): HostArray {
   if (!isHostArray(value)) throw argumentError(operation, argument, "a Tensor or an array of numbers", describe(value));
   if (state.recording !== null) {
     throw argumentError(
@@ -27,21 +26,45 @@ function checkHostArray(operation: string, argument: string, value: unknown, sta
   return value;
 }
 
-/** Uploads numbers as int32 if all are integers (int64 if some need it), else as float32. Typed arrays that are one of these are taken as they are. */
-function upload(operation: string, argument: string, values: HostNumbers | BigInt64Array, shape: number[], state: DeviceState): Tensor {
-  if (values instanceof Int32Array || values instanceof BigInt64Array || values instanceof Float32Array) {
-    return Tensor.from(values, shape, { device: state.device });
+/** Checked numbers: int32 if all are integers (int64 if some need it), else float32. */
+function upload(numbers: readonly number[], shape: number[], state: DeviceState): Tensor {
+  const { device } = state;
+  const narrow = new Int32Array(new ArrayBuffer(4 * numbers.length));
+  let fits = true;
+  for (let i = 0; i < narrow.length; ++i) {
+    const value = numbers[i] ?? 0;
+    narrow[i] = value;
+    if (narrow[i] !== value) fits = false;
   }
-  let integers = true;
-  let narrow = true;
-  const numbers: number[] = Array.isArray(values) ? values : Array.from(values);
+  if (fits) return Tensor.from(narrow, shape, { device });
+  return Tensor.from(numbers, shape, { dtype: numbers.every(Number.isInteger) ? "int64" : "float32", device });
+}
+
+/** 64-bit integers as they are; unsigned ones beyond the largest int64, which no position reaches, saturate. */
+function uploadBigIntegers(values: BigInt64Array | BigUint64Array, shape: number[], state: DeviceState): Tensor {
+  const most = 2n ** 63n - 1n;
+  const signed = values instanceof BigInt64Array ? values : BigInt64Array.from(values, (value) => value > most ? most : value);
+  return Tensor.from(signed, shape, { device: state.device });
+}
+
+/**
+ * Positions on the host. Typed arrays of a dtype that positions have are taken as they are. Those of other floats become float32, in which -1 is a
+ * position; a Float64Array of integers stays exact unless it holds a -1, which would be padding among integers.
+ */
+function uploadPositions(operation: string, values: HostArray, shape: number[], state: DeviceState): Tensor {
+  if (values instanceof Int32Array || values instanceof Float32Array) return Tensor.from(values, shape, { device: state.device });
+  if (values instanceof BigInt64Array || values instanceof BigUint64Array) return uploadBigIntegers(values, shape, state);
+  if (
+    values instanceof Float16Array || (values instanceof Float64Array && !values.every((value) => Number.isInteger(value) && value !== -1))
+  ) {
+    return Tensor.from(Float32Array.from(values), shape, { device: state.device });
+  }
+  const numbers: readonly number[] = Array.isArray(values) ? values : Array.from(values);
   for (let i = 0; i < numbers.length; ++i) {
     const value: unknown = numbers[i];
-    if (typeof value !== "number") throw argumentError(operation, `${argument}[${i}]`, "a number", describe(value));
-    if (!Number.isInteger(value)) integers = false;
-    else if (value >= int32Range || value < -int32Range) narrow = false;
+    if (typeof value !== "number") throw argumentError(operation, `positions[${i}]`, "a number", describe(value));
   }
-  return Tensor.from(numbers, shape, { dtype: !integers ? "float32" : narrow ? "int32" : "int64", device: state.device });
+  return upload(numbers, shape, state);
 }
 
 /** Positions for the tokens of q: [nnz], [B, S] or [S], behind `axes` where there are several. */
@@ -60,7 +83,7 @@ export function resolvePositions(operation: string, given: unknown, q: Tensor, a
     throw argumentError(operation, "positions", expected, `${values.length}`);
   }
   if (axes > 1) shape.unshift(axes);
-  return upload(operation, "positions", values, shape, stateOf(q));
+  return uploadPositions(operation, values, shape, stateOf(q));
 }
 
 /** Positions without a q: [n], with several axes [axes, n]. */
@@ -71,20 +94,18 @@ export function resolvePositionList(operation: string, given: unknown, axes: num
   if (!Number.isInteger(each)) {
     throw argumentError(operation, "positions", `a multiple of ${axes} numbers, axis by axis`, `${values.length}`);
   }
-  return upload(operation, "positions", values, axes === 1 ? [each] : [axes, each], state);
+  return uploadPositions(operation, values, axes === 1 ? [each] : [axes, each], state);
 }
 
 /** Integers on the host, of any kind of array, as an int32 or int64 tensor. */
 function uploadIntegers(
   operation: string,
   argument: string,
-  given: unknown,
+  values: HostArray,
   state: DeviceState,
   check: (value: number, index: number) => string | undefined,
 ): Tensor {
-  const values = checkHostArray(operation, argument, given, state);
   const numbers = new Array<number>(values.length);
-  let narrow = true;
   for (let i = 0; i < numbers.length; ++i) {
     const entry: unknown = values[i];
     const value = typeof entry === "bigint" ? Number(entry) : entry;
@@ -93,10 +114,9 @@ function uploadIntegers(
     }
     const wrong = check(value, i);
     if (wrong !== undefined) throw argumentError(operation, `${argument}[${i}]`, wrong, String(value));
-    if (value >= int32Range || value < -int32Range) narrow = false;
     numbers[i] = value;
   }
-  return Tensor.from(numbers, [numbers.length], { dtype: narrow ? "int32" : "int64", device: state.device });
+  return upload(numbers, [numbers.length], state);
 }
 
 /** An indptr; on the host from 0 or more, never decreasing, at most the number of tokens. */
@@ -108,7 +128,8 @@ export function resolveIndptr(operation: string, given: unknown, q: Tensor): Ten
   }
   const tokens = shape[0] ?? 0;
   let previous = 0;
-  const tensor = uploadIntegers(operation, "indptr", given, stateOf(q), (value, index) => {
+  const values = checkHostArray(operation, "indptr", given, stateOf(q));
+  const tensor = uploadIntegers(operation, "indptr", values, stateOf(q), (value, index) => {
     if (value < previous) return index === 0 ? "at least 0" : `at least the entry before it, ${previous}`;
     if (value > tokens) return `at most the number of tokens, ${tokens}`;
     previous = value;
@@ -119,8 +140,11 @@ export function resolveIndptr(operation: string, given: unknown, q: Tensor): Ten
   throw argumentError(operation, "indptr", "one entry more than there are requests", "none");
 }
 
-/** Offsets. */
+/** Offsets; on the host any integers, of which too large ones are faults of the call. */
 export function resolveOffsets(operation: string, given: unknown, q: Tensor): Tensor {
   if (given instanceof Tensor) return checkTensor(operation, "offsets", given);
-  return uploadIntegers(operation, "offsets", given, stateOf(q), () => undefined);
+  const state = stateOf(q);
+  const values = checkHostArray(operation, "offsets", given, state);
+  if (values instanceof BigInt64Array || values instanceof BigUint64Array) return uploadBigIntegers(values, [values.length], state);
+  return uploadIntegers(operation, "offsets", values, state, () => undefined);
 }

@@ -54,8 +54,9 @@ describe("Device.open", () => {
     const error = thrownBy(() => Device.open(absent)) as RopeDeviceError;
     expect(error).toBeInstanceOf(RopeDeviceError);
     expect([error.code, error.operation]).toEqual(["ROPE_DEVICE", "Device.open"]);
-    expect(error.message).toMatch(/cuda:99.*"cpu", or "auto"/);
-    expect(() => Tensor.zeros([1], { device: absent })).toThrow(/^Tensor\.zeros: there is no cuda:99/);
+    expect(error.message).toMatch(/^Device\.open: device must be .*, got cuda:99\./);
+    expect(() => Tensor.zeros([1], { device: absent })).toThrow(/^Tensor\.zeros: device must be .*, got cuda:99\./);
+    expect(() => Device.open("cuda:256")).toThrow(RopeDeviceError);
   });
 
   test("the constructor is not for callers", () => {
@@ -82,6 +83,9 @@ describe.each(devices)("on %s", (name) => {
     expect(device.info.kind).toBe(device.kind);
     expect(device.info.usable).toBe(true);
     expect(device.info.memoryBytes).toBeGreaterThan(2 ** 28);
+    const capability: [number, number] | undefined = device.info.computeCapability;
+    expect(capability === undefined).toBe(device.kind === "cpu");
+    if (capability !== undefined) expect(capability[0]).toBeGreaterThanOrEqual(8);
   });
 
   test("health, faults and synchronize of a device that works", async () => {
@@ -90,6 +94,22 @@ describe.each(devices)("on %s", (name) => {
     await device.synchronize();
     expect(device.stream.handle).toBe(0);
     expect(device.stream).toBe(device.stream);
+  });
+
+  test("synchronize waits for the streams too", async () => {
+    using a = device.createStream();
+    using b = device.createStream();
+    using x = Tensor.full([100_000], 1, { device });
+    using y = Tensor.zeros([100_000], { device });
+    y.copyFrom(x, { stream: a });
+    using z = Tensor.zeros([100_000], { device });
+    z.copyFrom(y, { stream: b });
+    await device.synchronize();
+    expect(z.readBlocking()[99_999]).toBe(1);
+  });
+
+  test("trimming cannot be part of a recording", () => {
+    device.capture(() => expect(() => device.trim()).toThrow(/Trimming cannot be recorded/)).dispose();
   });
 
   test("memory counts what tensors were asked for, exactly", () => {

@@ -1,6 +1,7 @@
 // Workers are realms of their own: their counters are, and what they hold goes when they end, however they end.
 import { describe, expect, test } from "bun:test";
-import { Device, Tensor } from "../../mod.ts";
+import { Tensor } from "../../mod.ts";
+import { devices, open } from "../support/devices.ts";
 import { usage } from "../support/usage.ts";
 
 interface Answer {
@@ -8,9 +9,11 @@ interface Answer {
   readonly liveTensors: number;
 }
 
-function start(): { worker: Worker; answer: Promise<Answer> } {
+function start(device: string): { worker: Worker; answer: Promise<Answer> } {
   const worker = new Worker(new URL("../support/realm_worker.ts", import.meta.url), { type: "module" });
-  return { worker, answer: next(worker) };
+  const answer = next(worker);
+  worker.postMessage(device);
+  return { worker, answer };
 }
 
 function next(worker: Worker): Promise<Answer> {
@@ -30,12 +33,15 @@ async function settled(before: ReturnType<typeof usage>): Promise<void> {
   expect(usage()).toEqual(before);
 }
 
-describe("a Worker", () => {
+describe.each(devices)("a Worker on %s", (name) => {
+  const device = open(name);
+
   test.each(["terminate", "close"] as const)("that ends by %s gives back what it held", async (how) => {
-    using mine = Tensor.full([4], 1, { device: "cpu" });
-    using stream = Device.open("cpu").createStream(); // a handle of this realm, which must stay
+    using mine = Tensor.full([4], 1, { device });
+    using stream = device.createStream(); // a handle of this realm, which must stay
+    expect([...mine.readBlocking()]).toEqual([1, 1, 1, 1]);
     const before = usage();
-    const { worker, answer } = start();
+    const { worker, answer } = start(device.name);
     expect((await answer).sum).toBe(3000);
     expect(usage().handles).toBeGreaterThanOrEqual(before.handles + 16); // five streams, events and graphs, and the realm
     expect(usage().bytes).toBeGreaterThan(before.bytes + 2 ** 31);
@@ -49,22 +55,22 @@ describe("a Worker", () => {
 
   test("has counters and tensors of its own", async () => {
     const before = usage();
-    const { liveTensors } = Device.open("cpu").memory();
-    const { worker, answer } = start();
+    const { liveTensors } = device.memory();
+    const { worker, answer } = start(device.name);
     expect((await answer).liveTensors).toBe(3);
-    expect(Device.open("cpu").memory().liveTensors).toBe(liveTensors);
+    expect(device.memory().liveTensors).toBe(liveTensors);
     const again = next(worker);
-    worker.postMessage(5);
-    expect(await again).toEqual({ sum: 5, liveTensors: 3 });
+    worker.postMessage("again");
+    expect(await again).toEqual({ sum: 3000, liveTensors: 3 });
     worker.terminate();
     await settled(before);
   });
 
   test("several at once, while this realm works on", async () => {
     const before = usage();
-    const all = [start(), start(), start()];
+    const all = [1, 2, 3].map(() => start(device.name));
     for (let i = 0; i < 2000; i++) {
-      using x = Tensor.full([16], i, { device: "cpu" });
+      using x = Tensor.full([16], i, { device });
       if (x.readBlocking()[15] !== i) throw new Error("wrong");
     }
     for (const { answer } of all) expect((await answer).sum).toBe(3000);

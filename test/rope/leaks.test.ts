@@ -3,6 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { applyRopeInplace, type Device, RotaryEmbedding, Tensor } from "../../mod.ts";
 import { Block } from "../../src/native/block.ts";
 import { layouts } from "../../src/native/layouts.ts";
+import { faultOf } from "../support/devices.ts";
 import { collectGarbage, residentBytes } from "../support/runtime.ts";
 import { devices, errorOf, open, randomTensor } from "./support.ts";
 
@@ -34,11 +35,10 @@ describe.each(devices)("leaks on %s", (name) => {
     run(100_000);
     await collectGarbage();
     const after = device.memory();
-    expect([after.bytesInUse, after.liveTensors, after.driverAllocations]).toEqual([
-      before.bytesInUse,
-      before.liveTensors,
-      before.driverAllocations,
-    ]);
+    // Less where the net has caught what another test forgot.
+    expect(after.bytesInUse).toBeLessThanOrEqual(before.bytesInUse);
+    expect(after.liveTensors).toBeLessThanOrEqual(before.liveTensors);
+    expect(after.driverAllocations).toBe(before.driverAllocations);
     expect(after.bytesReserved).toBe(before.bytesReserved);
     expect(residentBytes() - resident).toBeLessThan(24 * 2 ** 20);
   }, 120_000);
@@ -49,13 +49,18 @@ describe.each(devices)("leaks on %s", (name) => {
     await collectGarbage();
     const before = device.memory();
     for (let i = 0; i < 2000; ++i) {
-      errorOf(() => rope.forward(q, null, { positions: [1, 2, 3, 2 ** 40] })); // a fault
+      faultOf(device, () => rope.forward(q, null, { positions: [1, 2, 3, 2 ** 40] })[0].dispose());
       errorOf(() => rope.forward(q, null, { positions: [1, 2, 3, 4], seqLen: 5 }));
       errorOf(() => rope.forward(q, null, { indptr: [0, 4], offsets: [1, 2, 3] }));
-      errorOf(() => rope.cosSin([2 ** 40]));
+      faultOf(device, () => {
+        const { cos, sin } = rope.cosSin([2 ** 40]);
+        cos.dispose();
+        sin.dispose();
+      });
     }
     const after = device.memory();
-    expect([after.bytesInUse, after.liveTensors]).toEqual([before.bytesInUse, before.liveTensors]);
+    expect(after.bytesInUse).toBeLessThanOrEqual(before.bytesInUse);
+    expect(after.liveTensors).toBeLessThanOrEqual(before.liveTensors);
   });
 
   test("results that nobody disposed of are caught", async () => {

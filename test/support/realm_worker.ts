@@ -1,4 +1,5 @@
-// A Worker that makes tensors, streams, events and graphs, disposes of none, and says what it sees. It ends when it is told to or terminated.
+// A Worker that is sent the name of a device, makes tensors, streams, events and graphs there, disposes of none, and says what it sees. Then it answers
+// until it is told to close or terminated.
 import { Device, Tensor } from "../../mod.ts";
 
 interface WorkerScope {
@@ -8,21 +9,26 @@ interface WorkerScope {
 }
 const scope = globalThis as unknown as WorkerScope;
 
-const device = Device.open("cpu");
 // On globalThis, so that nothing is collected before the Worker ends.
 const kept: unknown[] = (globalThis as unknown as { kept: unknown[] }).kept = [];
-const x = Tensor.full([1000], 3, { device });
-const y = Tensor.zeros([1000], { device });
-const large = Tensor.empty([2 ** 31 + 4096], { dtype: "uint8", device }); // native memory
-kept.push(x, y, large);
-for (let i = 0; i < 5; i++) {
-  const stream = device.createStream();
-  y.copyFrom(x, { stream });
-  kept.push(stream, stream.record(), device.capture(() => y.copyFrom(x)));
+let answer: (() => unknown) | undefined;
+
+function work(device: Device): () => unknown {
+  const x = Tensor.full([1000], 3, { device });
+  const y = Tensor.zeros([1000], { device });
+  const large = Tensor.empty([2 ** 31 + 4096], { dtype: "uint8", device }); // beyond the pool's classes
+  kept.push(x, y, large);
+  for (let i = 0; i < 5; i++) {
+    const stream = device.createStream();
+    y.copyFrom(x, { stream });
+    kept.push(stream, stream.record(), device.capture(() => y.copyFrom(x)));
+  }
+  const sum = y.readBlocking().reduce((total, value) => total + value, 0);
+  return () => ({ sum, liveTensors: device.memory().liveTensors });
 }
-const sum = y.readBlocking().reduce((total, value) => total + value, 0);
+
 scope.onmessage = ({ data }): void => {
-  if (data === "close") scope.close();
-  else scope.postMessage({ sum: data, liveTensors: device.memory().liveTensors });
+  if (data === "close") return scope.close();
+  answer ??= work(Device.open(data as "cpu"));
+  scope.postMessage(answer());
 };
-scope.postMessage({ sum, liveTensors: device.memory().liveTensors });

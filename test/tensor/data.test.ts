@@ -1,6 +1,6 @@
 // Data in and out: data, read, readBlocking, toFloat32, write, copyFrom, to, clone, contiguous.
 import { describe, expect, test } from "bun:test";
-import { type DType, RopeArgumentError, RopeDisposedError, Tensor } from "../../mod.ts";
+import { type DType, RopeArgumentError, RopeDeviceError, RopeDisposedError, Tensor } from "../../mod.ts";
 import { notNumbers, notObjects, notOptions } from "../support/coercion.ts";
 import { devices, liveChange, open } from "../support/devices.ts";
 import { bytesOf, fenced, poisoned } from "../support/fence.ts";
@@ -47,6 +47,14 @@ describe.each(devices)("on %s", (name) => {
         using x = Tensor.zeros([2], { dtype, device });
         expect(x.data[Symbol.toStringTag] as string).toBe(names[i] ?? "");
       }
+    });
+
+    test.skipIf(onCpu)("of a tensor on a GPU is an error that advises read()", () => {
+      using x = Tensor.zeros([4], { device });
+      expect(() => x.data).toThrow(RopeDeviceError);
+      expect(() => x.data).toThrow(
+        `Tensor.data: this tensor must be one on the CPU, got one on ${device.name}. Use read() or readBlocking()`,
+      );
     });
 
     test.skipIf(!onCpu)("of a strided view is an error that advises read()", () => {

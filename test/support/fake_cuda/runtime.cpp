@@ -1,0 +1,413 @@
+// The part of the CUDA runtime that librope calls, made of threads: a stream is a thread with a queue, device memory is host memory that is poisoned
+// when it is allocated and when it is freed, in the order of the stream. It is as strict as CUDA may be: what is written to the host is there when
+// the stream has passed and not before, pageable memory is read at once and pinned memory late, a recording thread must not allocate or wait, and
+// after a sticky error every call fails. The environment says how slow and how broken it is:
+//   FAKE_CUDA_DELAY     microseconds that an operation takes at most, at random (0)
+//   FAKE_CUDA_DEVICES   how many GPUs there are (1)
+//   FAKE_CUDA_MEMORY    bytes of each (2^36; pages are taken when they are touched)
+//   FAKE_CUDA_DRIVER    the driver's version (13000), 0: there is none
+#include <cuda_runtime_api.h>
+#include <dlfcn.h>
+#include <sys/mman.h>
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <thread>
+#include <vector>
+
+namespace {
+
+using Work = std::function<void()>;
+using Clock = std::chrono::steady_clock;
+
+uint64_t setting(const char* name, uint64_t absent) {
+  const char* const value = std::getenv(name);
+  return value == nullptr ? absent : std::strtoull(value, nullptr, 10);
+}
+
+// ---- failure -----------------------------------------------------------------------------------------------------------------------
+
+std::atomic<cudaError_t> sticky{cudaSuccess};
+
+// ---- streams, events, graphs -------------------------------------------------------------------------------------------------------
+
+struct Mark {
+  std::mutex mutex;
+  std::condition_variable passed;
+  bool done = false;
+  Clock::time_point time;
+
+  void pass() {
+    const std::lock_guard lock(mutex);
+    time = Clock::now();
+    done = true;
+    passed.notify_all();
+  }
+  cudaError_t wait() {
+    std::unique_lock lock(mutex);
+    while (!done && sticky == cudaSuccess) passed.wait_for(lock, std::chrono::milliseconds(1));
+    return sticky;
+  }
+};
+
+struct Recorded {
+  std::vector<Work> nodes;
+  bool valid = true;
+};
+
+thread_local cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
+thread_local Recorded* recorded_here = nullptr;
+
+// What a thread that records may not do unless it says that it knows better.
+bool forbidden() {
+  if (recorded_here == nullptr || mode == cudaStreamCaptureModeRelaxed) return false;
+  recorded_here->valid = false;
+  return true;
+}
+
+}  // namespace
+
+struct CUevent_st {
+  std::shared_ptr<Mark> mark;
+};
+struct CUgraph_st {
+  std::shared_ptr<Recorded> recorded;
+};
+struct CUgraphExec_st {
+  std::shared_ptr<Recorded> recorded;
+};
+
+struct CUstream_st {
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::deque<Work> work;
+  bool busy = false;
+  bool closing = false;
+  std::shared_ptr<Recorded> recording;
+
+  CUstream_st() {
+    std::thread([this] { serve(); }).detach();
+  }
+
+  // Queues work, or records it.
+  void submit(Work item) {
+    std::unique_lock lock(mutex);
+    if (recording) return recording->nodes.push_back(std::move(item));
+    changed.wait(lock, [this] { return work.size() < 1024; });
+    work.push_back(std::move(item));
+    changed.notify_all();
+  }
+
+  void finish() {
+    std::unique_lock lock(mutex);
+    while ((busy || !work.empty()) && sticky == cudaSuccess) changed.wait_for(lock, std::chrono::milliseconds(1));
+  }
+
+  void close() {
+    const std::lock_guard lock(mutex);
+    closing = true;
+    changed.notify_all();
+  }
+
+ private:
+  void serve() {
+    static const uint64_t delay = setting("FAKE_CUDA_DELAY", 0);
+    std::minstd_rand random(static_cast<unsigned>(reinterpret_cast<uintptr_t>(this) >> 4));
+    std::unique_lock lock(mutex);
+    for (;;) {
+      changed.wait(lock, [this] { return closing || !work.empty(); });
+      if (work.empty()) break;
+      Work item = std::move(work.front());
+      work.pop_front();
+      busy = true;
+      lock.unlock();
+      if (delay > 0) std::this_thread::sleep_for(std::chrono::microseconds(random() % (delay + 1)));
+      if (sticky == cudaSuccess) item();
+      item = nullptr;
+      lock.lock();
+      busy = false;
+      changed.notify_all();
+    }
+    lock.unlock();
+    delete this;
+  }
+};
+
+namespace {
+
+// ---- memory ------------------------------------------------------------------------------------------------------------------------
+
+constexpr size_t kLarge = size_t{1} << 20;  // beyond: straight from the kernel, not poisoned
+
+struct Region {
+  size_t bytes;
+  bool pinned;
+};
+// Never destroyed: streams go on while the process ends.
+std::mutex& memory_mutex = *new std::mutex;
+std::map<uintptr_t, Region>& regions = *new std::map<uintptr_t, Region>;
+std::deque<void*>& quarantine = *new std::deque<void*>;
+size_t in_use = 0;
+
+const size_t total_memory = setting("FAKE_CUDA_MEMORY", uint64_t{1} << 36);
+
+void* take(size_t bytes) {
+  if (bytes < kLarge) return std::aligned_alloc(512, (bytes + 511) & ~size_t{511});
+  void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return memory == MAP_FAILED ? nullptr : memory;
+}
+
+// Small blocks are kept for a while, so that whoever still uses them finds poison and not another's data.
+void give(void* memory, size_t bytes) {
+  if (bytes >= kLarge) {
+    munmap(memory, bytes);
+    return;
+  }
+  std::memset(memory, 0xdd, bytes);
+  const std::lock_guard lock(memory_mutex);
+  quarantine.push_back(memory);
+  if (quarantine.size() < 1000) return;
+  std::free(quarantine.front());
+  quarantine.pop_front();
+}
+
+// Whether an address is the device's or pinned; pageable memory is neither.
+bool known(const void* memory) {
+  const std::lock_guard lock(memory_mutex);
+  const auto address = reinterpret_cast<uintptr_t>(memory);
+  auto region = regions.upper_bound(address);
+  if (region == regions.begin()) return false;
+  --region;
+  return address < region->first + region->second.bytes;
+}
+
+cudaError_t answer() { return sticky; }
+
+int driver() { return static_cast<int>(setting("FAKE_CUDA_DRIVER", 13000)); }
+
+}  // namespace
+
+namespace fake_cuda {
+void submit(cudaStream_t stream, Work work) { stream->submit(std::move(work)); }
+}  // namespace fake_cuda
+
+extern "C" {
+
+// librope looks for the driver before it calls the runtime.
+void* dlopen(const char* file, int flags) {
+  if (std::strcmp(file, "libcuda.so.1") == 0) return driver() == 0 ? nullptr : reinterpret_cast<void*>(1);
+  return reinterpret_cast<void* (*)(const char*, int)>(dlsym(RTLD_NEXT, "dlopen"))(file, flags);
+}
+
+// For tests: what a kernel that traps does to the device, a moment from now.
+__attribute__((visibility("default"))) int trap(int) {
+  std::thread([] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    sticky = cudaErrorLaunchFailure;
+  }).detach();
+  return 0;
+}
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  if (driver() < CUDART_VERSION) return cudaErrorInsufficientDriver;
+  *count = static_cast<int>(setting("FAKE_CUDA_DEVICES", 1));
+  return *count == 0 ? cudaErrorNoDevice : answer();
+}
+cudaError_t cudaSetDevice(int) { return answer(); }
+cudaError_t cudaDriverGetVersion(int* version) {
+  *version = driver();
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = CUDART_VERSION;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* props, int) {
+  *props = {};
+  std::snprintf(props->name, sizeof props->name, "a GPU made of threads");
+  props->totalGlobalMem = total_memory;
+  props->major = 9;
+  props->multiProcessorCount = 2;
+  return answer();
+}
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrComputeCapabilityMajor ? 9 : attribute == cudaDevAttrComputeCapabilityMinor ? 0 : 2;
+  return answer();
+}
+cudaError_t cudaGetLastError() { return answer(); }
+const char* cudaGetErrorName(cudaError_t error) { return error == cudaErrorLaunchFailure ? "cudaErrorLaunchFailure" : "an error"; }
+const char* cudaGetErrorString(cudaError_t error) { return error == cudaErrorLaunchFailure ? "a kernel trapped" : "of the fake runtime"; }
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  if (sticky == cudaSuccess) *stream = new CUstream_st;
+  return answer();
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  stream->close();
+  return answer();
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
+  stream->finish();
+  return answer();
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  stream->submit([mark = event->mark] { mark->wait(); });
+  return answer();
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  if (sticky == cudaSuccess) *event = new CUevent_st{std::make_shared<Mark>()};
+  return answer();
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return answer();
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  event->mark = std::make_shared<Mark>();
+  stream->submit([mark = event->mark] { mark->pass(); });
+  return answer();
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
+  return event->mark->wait();
+}
+cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t start, cudaEvent_t end) {
+  *ms = std::chrono::duration<float, std::milli>(end->mark->time - start->mark->time).count();
+  return answer();
+}
+
+cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* other) {
+  std::swap(mode, *other);
+  return answer();
+}
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  const std::lock_guard lock(stream->mutex);
+  stream->recording = std::make_shared<Recorded>();
+  recorded_here = stream->recording.get();
+  return answer();
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  const std::lock_guard lock(stream->mutex);
+  recorded_here = nullptr;
+  const std::shared_ptr<Recorded> recorded = std::move(stream->recording);
+  stream->recording = nullptr;
+  if (!recorded->valid) return cudaErrorStreamCaptureInvalidated;
+  *graph = new CUgraph_st{recorded};
+  return answer();
+}
+cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t*, size_t* count) {
+  *count = graph->recorded->nodes.size();
+  return answer();
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
+  *executable = new CUgraphExec_st{graph->recorded};
+  return answer();
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return answer();
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
+  stream->submit([recorded = executable->recorded] {
+    for (const Work& node : recorded->nodes) node();
+  });
+  return answer();
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+  delete executable;
+  return answer();
+}
+
+cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps*) {
+  *pool = nullptr;
+  return answer();
+}
+cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) { return answer(); }
+cudaError_t cudaMemPoolTrimTo(cudaMemPool_t, size_t) { return forbidden() ? cudaErrorStreamCaptureUnsupported : answer(); }
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  const std::lock_guard lock(memory_mutex);
+  *free = total_memory - in_use;
+  *total = total_memory;
+  return answer();
+}
+cudaError_t cudaMallocFromPoolAsync(void** memory, size_t bytes, cudaMemPool_t, cudaStream_t stream) {
+  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
+  {
+    const std::lock_guard lock(memory_mutex);
+    if (bytes > total_memory - in_use) return cudaErrorMemoryAllocation;
+    in_use += bytes;
+  }
+  *memory = take(bytes);
+  if (*memory == nullptr) return cudaErrorMemoryAllocation;
+  const std::lock_guard lock(memory_mutex);
+  regions[reinterpret_cast<uintptr_t>(*memory)] = {bytes, false};
+  if (bytes < kLarge) stream->submit([address = *memory, bytes] { std::memset(address, 0xcb, bytes); });
+  return answer();
+}
+cudaError_t cudaFreeAsync(void* memory, cudaStream_t stream) {
+  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
+  stream->submit([memory] {
+    size_t bytes;
+    {
+      const std::lock_guard lock(memory_mutex);
+      const auto region = regions.find(reinterpret_cast<uintptr_t>(memory));
+      bytes = region->second.bytes;
+      in_use -= bytes;
+      regions.erase(region);
+    }
+    give(memory, bytes);
+  });
+  return answer();
+}
+// For tables of frequencies, which only the real kernels have on the device.
+cudaError_t cudaMalloc(void**, size_t) { return cudaErrorNotSupported; }
+cudaError_t cudaFree(void*) { return answer(); }
+cudaError_t cudaHostAlloc(void** memory, size_t bytes, unsigned) {
+  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
+  *memory = take(bytes);
+  if (*memory == nullptr) return cudaErrorMemoryAllocation;
+  const std::lock_guard lock(memory_mutex);
+  regions[reinterpret_cast<uintptr_t>(*memory)] = {bytes, true};
+  return answer();
+}
+cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned) {
+  *device = host;
+  return answer();
+}
+cudaError_t cudaFreeHost(void* memory) {
+  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
+  size_t bytes;
+  {
+    const std::lock_guard lock(memory_mutex);
+    const auto region = regions.find(reinterpret_cast<uintptr_t>(memory));
+    bytes = region->second.bytes;
+    regions.erase(region);
+  }
+  give(memory, bytes);
+  return answer();
+}
+cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  if (stream->recording) return cudaErrorStreamCaptureUnsupported;
+  if (known(source)) {
+    stream->submit([target, source, bytes] { std::memcpy(target, source, bytes); });
+  } else {
+    const auto* const first = static_cast<const char*>(source);
+    stream->submit(
+        [target, copy = std::make_shared<std::vector<char>>(first, first + bytes)] { std::memcpy(target, copy->data(), copy->size()); });
+  }
+  return answer();
+}
+
+}  // extern "C"
