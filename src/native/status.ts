@@ -21,8 +21,12 @@ const decoder = new TextDecoder();
 export const errorRecord: Uint8Array = new Uint8Array(buffer);
 view.setUint32(0, layout.size, true);
 
-/** The name in TypeScript of a field of a block: head_dim is headDim, q_out is out[0]. */
-export function publicName(field: string): string {
+/** The name in TypeScript of a field of a block: head_dim is headDim, q_out is out[0]. An operation on one tensor calls it x. */
+export function publicName(field: string, operation: string): string {
+  if (operation === "RotaryEmbedding.rotate") {
+    if (field === "q") return "x";
+    if (field === "q_out") return "out";
+  }
   if (field === "q_out") return "out[0]";
   if (field === "k_out") return "out[1]";
   return field.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
@@ -32,7 +36,7 @@ export function publicName(field: string): string {
 export function nativeError(status: number, operation: string): RopeError {
   const details: RopeErrorDetails = {
     operation,
-    argument: publicName(text(layout.argument, layout.expected)),
+    argument: publicName(text(layout.argument, layout.expected), operation),
     expected: text(layout.expected, layout.actual),
     actual: text(layout.actual, layout.advice),
     advice: text(layout.advice, layout.fault),

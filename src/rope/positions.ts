@@ -6,8 +6,6 @@ import { Tensor } from "../tensor/tensor.ts";
 
 type HostNumbers = ArrayLike<number> & object;
 
-const int32Range = 2 ** 31;
-
 /** Whether a value is an array of any kind; a tensor is none. */
 function isHostArray(value: unknown): value is HostNumbers | BigInt64Array {
   return Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
@@ -27,21 +25,31 @@ function checkHostArray(operation: string, argument: string, value: unknown, sta
   return value;
 }
 
-/** Uploads numbers as int32 if all are integers (int64 if some need it), else as float32. Typed arrays that are one of these are taken as they are. */
-function upload(operation: string, argument: string, values: HostNumbers | BigInt64Array, shape: number[], state: DeviceState): Tensor {
+/** Checked numbers: int32 if all are integers (int64 if some need it), else float32. */
+function upload(numbers: readonly number[], shape: number[], state: DeviceState): Tensor {
+  const { device } = state;
+  const narrow = new Int32Array(new ArrayBuffer(4 * numbers.length));
+  let fits = true;
+  for (let i = 0; i < narrow.length; ++i) {
+    const value = numbers[i] ?? 0;
+    narrow[i] = value;
+    if (narrow[i] !== value) fits = false;
+  }
+  if (fits) return Tensor.from(narrow, shape, { device });
+  return Tensor.from(numbers, shape, { dtype: numbers.every(Number.isInteger) ? "int64" : "float32", device });
+}
+
+/** Positions on the host. Typed arrays of a dtype that positions have are taken as they are. */
+function uploadPositions(operation: string, values: HostNumbers | BigInt64Array, shape: number[], state: DeviceState): Tensor {
   if (values instanceof Int32Array || values instanceof BigInt64Array || values instanceof Float32Array) {
     return Tensor.from(values, shape, { device: state.device });
   }
-  let integers = true;
-  let narrow = true;
   const numbers: number[] = Array.isArray(values) ? values : Array.from(values);
   for (let i = 0; i < numbers.length; ++i) {
     const value: unknown = numbers[i];
-    if (typeof value !== "number") throw argumentError(operation, `${argument}[${i}]`, "a number", describe(value));
-    if (!Number.isInteger(value)) integers = false;
-    else if (value >= int32Range || value < -int32Range) narrow = false;
+    if (typeof value !== "number") throw argumentError(operation, `positions[${i}]`, "a number", describe(value));
   }
-  return Tensor.from(numbers, shape, { dtype: !integers ? "float32" : narrow ? "int32" : "int64", device: state.device });
+  return upload(numbers, shape, state);
 }
 
 /** Positions for the tokens of q: [nnz], [B, S] or [S], behind `axes` where there are several. */
@@ -60,7 +68,7 @@ export function resolvePositions(operation: string, given: unknown, q: Tensor, a
     throw argumentError(operation, "positions", expected, `${values.length}`);
   }
   if (axes > 1) shape.unshift(axes);
-  return upload(operation, "positions", values, shape, stateOf(q));
+  return uploadPositions(operation, values, shape, stateOf(q));
 }
 
 /** Positions without a q: [n], with several axes [axes, n]. */
@@ -71,7 +79,7 @@ export function resolvePositionList(operation: string, given: unknown, axes: num
   if (!Number.isInteger(each)) {
     throw argumentError(operation, "positions", `a multiple of ${axes} numbers, axis by axis`, `${values.length}`);
   }
-  return upload(operation, "positions", values, axes === 1 ? [each] : [axes, each], state);
+  return uploadPositions(operation, values, axes === 1 ? [each] : [axes, each], state);
 }
 
 /** Integers on the host, of any kind of array, as an int32 or int64 tensor. */
@@ -84,7 +92,6 @@ function uploadIntegers(
 ): Tensor {
   const values = checkHostArray(operation, argument, given, state);
   const numbers = new Array<number>(values.length);
-  let narrow = true;
   for (let i = 0; i < numbers.length; ++i) {
     const entry: unknown = values[i];
     const value = typeof entry === "bigint" ? Number(entry) : entry;
@@ -93,10 +100,9 @@ function uploadIntegers(
     }
     const wrong = check(value, i);
     if (wrong !== undefined) throw argumentError(operation, `${argument}[${i}]`, wrong, String(value));
-    if (value >= int32Range || value < -int32Range) narrow = false;
     numbers[i] = value;
   }
-  return Tensor.from(numbers, [numbers.length], { dtype: narrow ? "int32" : "int64", device: state.device });
+  return upload(numbers, [numbers.length], state);
 }
 
 /** An indptr; on the host from 0 or more, never decreasing, at most the number of tokens. */

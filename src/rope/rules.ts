@@ -15,21 +15,27 @@ export interface CommonScaling {
 
 /** theta^(-2j/R) for pair j. */
 export interface DefaultScaling extends CommonScaling {
+  /** The rule. */
   readonly ropeType: "default";
 }
 
 /** The default frequencies divided by `factor` (position interpolation). */
 export interface LinearScaling extends CommonScaling {
+  /** The rule. */
   readonly ropeType: "linear";
+  /** What positions are divided by. */
   readonly factor: number;
 }
 
 /** Llama 3.1's: long wavelengths stretched by `factor`, short ones kept, a ramp between. */
 export interface Llama3Scaling extends CommonScaling {
+  /** The rule. */
   readonly ropeType: "llama3";
+  /** How far long wavelengths are stretched. */
   readonly factor: number;
+  /** Wavelengths beyond the original length / lowFreqFactor are stretched. */
   readonly lowFreqFactor: number;
-  /** At least lowFreqFactor; equal to it is a hard step. */
+  /** Wavelengths below the original length / highFreqFactor are kept. At least lowFreqFactor; equal to it is a hard step. */
   readonly highFreqFactor: number;
   /** The context length the model was first trained with. Default: maxSeqLen, which then must be given. */
   readonly originalMaxPositionEmbeddings?: number | undefined;

@@ -6,7 +6,7 @@
 // many whole requests as fit into `most` tokens; the last test runs each batch and length in full once. ROPE_FULL_GRID=1 cuts nothing.
 import { Buffer } from "node:buffer";
 import process from "node:process";
-import { afterAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import {
   applyLlama31Rope,
   applyLlama31RopeInplace,
@@ -173,13 +173,13 @@ function run(group: Group, it: Combination, requests: number, before: Uint16Arra
 
 describe.each(devices)("FlashInfer's grids on %s", (name) => {
   const device = open(name);
-  let ropeCombinations = 0;
-  let posIdsCombinations = 0;
 
   describe.each(dims.map((dim) => [dim] as const))("head_dim %d", (dim) => {
     const input = inputs(dim);
 
     test.each(rules.map((rule) => [rule] as const))("%s", (rule) => {
+      let ropeCombinations = 0;
+      let posIdsCombinations = 0;
       for (const part of parts) {
         for (const pairing of ["interleaved", "half"] as const) {
           for (const offset of offsets) {
@@ -204,6 +204,7 @@ describe.each(devices)("FlashInfer's grids on %s", (name) => {
           }
         }
       }
+      expect([ropeCombinations, posIdsCombinations]).toEqual([4608 / 6, 18432 / 6]);
     });
   });
 
@@ -225,9 +226,5 @@ describe.each(devices)("FlashInfer's grids on %s", (name) => {
         }
       }
     }
-  });
-
-  afterAll(() => {
-    if (ropeCombinations + posIdsCombinations > 0) expect([ropeCombinations, posIdsCombinations]).toEqual([4608, 18432]);
   });
 });

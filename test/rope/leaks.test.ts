@@ -34,11 +34,10 @@ describe.each(devices)("leaks on %s", (name) => {
     run(100_000);
     await collectGarbage();
     const after = device.memory();
-    expect([after.bytesInUse, after.liveTensors, after.driverAllocations]).toEqual([
-      before.bytesInUse,
-      before.liveTensors,
-      before.driverAllocations,
-    ]);
+    // Less where the net has caught what another test forgot.
+    expect(after.bytesInUse).toBeLessThanOrEqual(before.bytesInUse);
+    expect(after.liveTensors).toBeLessThanOrEqual(before.liveTensors);
+    expect(after.driverAllocations).toBe(before.driverAllocations);
     expect(after.bytesReserved).toBe(before.bytesReserved);
     expect(residentBytes() - resident).toBeLessThan(24 * 2 ** 20);
   }, 120_000);
@@ -55,7 +54,8 @@ describe.each(devices)("leaks on %s", (name) => {
       errorOf(() => rope.cosSin([2 ** 40]));
     }
     const after = device.memory();
-    expect([after.bytesInUse, after.liveTensors]).toEqual([before.bytesInUse, before.liveTensors]);
+    expect(after.bytesInUse).toBeLessThanOrEqual(before.bytesInUse);
+    expect(after.liveTensors).toBeLessThanOrEqual(before.liveTensors);
   });
 
   test("results that nobody disposed of are caught", async () => {

@@ -235,7 +235,8 @@ describe.each(devices)("random rotations on %s", (name) => {
   test("agree with the reference", () => {
     const before = device.memory();
     fc.assert(fc.property(anyCase, (it) => check(it, device)), { numRuns: 600 });
-    expect(device.memory().liveTensors).toBe(before.liveTensors);
-    expect(device.memory().bytesInUse).toBe(before.bytesInUse);
+    // Less where the net has caught what another test forgot.
+    expect(device.memory().liveTensors).toBeLessThanOrEqual(before.liveTensors);
+    expect(device.memory().bytesInUse).toBeLessThanOrEqual(before.bytesInUse);
   });
 });
