@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "../device/machine.h"
 #include "dtypes.h"
 
 namespace rope {
@@ -86,6 +87,7 @@ Tensor resolve(const rope_tensor_ref& reference, const char* argument) {
   if (d.generation != reference.generation) fail(ROPE_DISPOSED, argument, "a live tensor", "a disposed one");
   if (d.dtype > ROPE_UINT8) fail(ROPE_ARGUMENT, argument, text("a tensor of a known dtype"), text("dtype number %u", d.dtype));
   if (d.rank > ROPE_MAX_RANK) fail(ROPE_ARGUMENT, argument, text("a tensor of rank 0 to %d", ROPE_MAX_RANK), text("rank %u", d.rank));
+  require_present(d.device, argument);
   Tensor out;
   out.data = reinterpret_cast<char*>(d.data);
   out.dtype = d.dtype;

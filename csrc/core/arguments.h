@@ -10,14 +10,15 @@
 
 namespace rope {
 
-// The caller's block over zeros: fields beyond its size read as 0, fields beyond ours are not looked at.
+// The caller's block over zeros: fields beyond its size read as 0, fields beyond ours are not looked at. `least`: the end of a field that must
+// be there, because a result that gets lost would be lost for good.
 template <class Args>
-Args read_block(const Args* args) {
+Args read_block(const Args* args, size_t least = 8) {
   Args out{};
   if (args == nullptr) fail(ROPE_ARGUMENT, "args", "the address of an argument block", "NULL");
   // Every layout of every header ends at a multiple of 8; another size would cut an address in two.
-  if (args->size < 8 || args->size % 8 != 0) {
-    fail(ROPE_ARGUMENT, "size", text("a multiple of 8 and usually %zu", sizeof out), text("%u", args->size));
+  if (args->size < least || args->size % 8 != 0) {
+    fail(ROPE_ARGUMENT, "size", text("a multiple of 8, at least %zu and usually %zu", least, sizeof out), text("%u", args->size));
   }
   std::memcpy(&out, args, args->size < sizeof out ? args->size : sizeof out);
   return out;

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 
+#include <atomic>
 #include <cstdlib>
 
 namespace {
@@ -14,17 +15,36 @@ struct Globals {
   unsigned int uncaught;
 };
 
+// For threads whose first exception is that there is no memory: their record comes from here.
+constexpr int kSpares = 64;
+Globals spares[kSpares];
+std::atomic<bool> spare_taken[kSpares];
+
 pthread_key_t key;
 pthread_once_t once = PTHREAD_ONCE_INIT;
+
+void release(void* globals) {
+  const auto index = static_cast<Globals*>(globals) - spares;
+  if (index < 0 || index >= kSpares) return std::free(globals);
+  spares[index] = {};
+  spare_taken[index] = false;
+}
+
+Globals* take_spare() {
+  for (int i = 0; i < kSpares; ++i) {
+    if (!spare_taken[i].exchange(true)) return &spares[i];
+  }
+  std::abort();
+}
 
 }  // namespace
 
 extern "C" Globals* __cxa_get_globals() {
-  pthread_once(&once, [] { pthread_key_create(&key, std::free); });
+  pthread_once(&once, [] { pthread_key_create(&key, release); });
   auto* globals = static_cast<Globals*>(pthread_getspecific(key));
   if (globals != nullptr) return globals;
   globals = static_cast<Globals*>(std::calloc(1, sizeof(Globals)));
-  if (globals == nullptr) std::abort();
+  if (globals == nullptr) globals = take_spare();
   pthread_setspecific(key, globals);
   return globals;
 }

@@ -130,6 +130,9 @@ void close_realm(uint64_t realm, const char* argument) {
     const std::lock_guard lock(r.mutex);
     Slot* own = slot_of(r, HandleKind::realm, realm);
     if (own == nullptr) fail_handle(HandleKind::realm, realm, argument);
+    // All memory first: from here on nothing can fail, so that no realm is closed by half.
+    objects.reserve(r.handles);
+    blocks.reserve(r.memory.size());
     objects.push_back(empty_slot(r, *own));
     for (Slot& slot : r.slots) {
       if (slot.object && slot.realm == realm) objects.push_back(empty_slot(r, slot));
@@ -161,11 +164,13 @@ uint64_t allocate_memory(uint64_t bytes, uint64_t realm) {
   const uint64_t address = reinterpret_cast<uint64_t>(memory);
   Registry& r = registry();
   const std::lock_guard lock(r.mutex);
-  if (realm != 0 && slot_of(r, HandleKind::realm, realm) == nullptr) {
+  try {
+    if (realm != 0 && slot_of(r, HandleKind::realm, realm) == nullptr) fail_handle(HandleKind::realm, realm, "realm");
+    r.memory.emplace(address, Block{bytes, realm});
+  } catch (...) {
     unmap(address, bytes);
-    fail_handle(HandleKind::realm, realm, "realm");
+    throw;
   }
-  r.memory.emplace(address, Block{bytes, realm});
   r.bytes += bytes;
   return address;
 }

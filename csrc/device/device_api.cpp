@@ -18,12 +18,6 @@ struct Event {
   std::chrono::steady_clock::time_point time;
 };
 
-void require_cpu(uint16_t device, const char* argument) {
-  if (device == ROPE_CPU << 8) return;
-  fail(ROPE_DEVICE, argument, text("cpu"), text("%s:%u", device >> 8 == ROPE_CUDA ? "cuda" : "unknown device", device & 255),
-       "This librope was built without CUDA.");
-}
-
 // ---- realms: closed when their thread ends -----------------------------------------------------------------------------------------
 
 struct RealmsOfThread {
@@ -58,6 +52,12 @@ uint64_t open_realm_of_thread() {
 }
 
 // ---- streams, events, graphs -------------------------------------------------------------------------------------------------------
+
+std::shared_ptr<Event> event_of(uint64_t handle, uint16_t device, const char* argument) {
+  auto event = find_handle<Event>(HandleKind::event, handle, argument);
+  if (event->device != device) fail(ROPE_DEVICE, argument, "an event of the block's device", "an event of another device");
+  return event;
+}
 
 // A stream that records cannot be waited for; 0 and every other CPU stream is always done.
 void require_running(uint64_t handle, uint16_t device, const char* what) {
@@ -109,7 +109,7 @@ extern "C" {
 
 int32_t rope_realm_open(rope_realm_args* block, rope_error* error) {
   return guard("rope_realm_open", error, [&] {
-    rope_realm_args args = read_block(block);
+    rope_realm_args args = read_block(block, offsetof(rope_realm_args, realm) + sizeof block->realm);
     args.realm = open_realm_of_thread();
     write_block(block, args);
   });
@@ -131,7 +131,7 @@ int32_t rope_usage(rope_usage_args* block, rope_error* error) {
 int32_t rope_device_info(rope_device_info_args* block, rope_error* error) {
   return guard("rope_device_info", error, [&] {
     rope_device_info_args args = read_block(block);
-    require_cpu(args.device, "device");
+    require_present(args.device, "device");
     args.memory_bytes = machine().memory_bytes;
     args.cores = static_cast<uint32_t>(machine().cores);
     args.usable = 1;
@@ -142,10 +142,9 @@ int32_t rope_device_info(rope_device_info_args* block, rope_error* error) {
 
 int32_t rope_memory_allocate(rope_memory_args* block, rope_error* error) {
   return guard("rope_memory_allocate", error, [&] {
-    rope_memory_args args = read_block(block);
-    require_cpu(args.device, "device");
+    rope_memory_args args = read_block(block, offsetof(rope_memory_args, address) + sizeof block->address);
+    require_present(args.device, "device");
     require(args.bytes > 0, "bytes", "at least 1", "0");
-    require(args.size >= sizeof args, "size", "the whole block", "a shorter one", "The address would be lost.");
     args.address = allocate_memory(args.bytes, args.realm);
     write_block(block, args);
   });
@@ -154,15 +153,15 @@ int32_t rope_memory_allocate(rope_memory_args* block, rope_error* error) {
 int32_t rope_memory_release(const rope_memory_args* block, rope_error* error) {
   return guard("rope_memory_release", error, [&] {
     const rope_memory_args args = read_block(block);
-    require_cpu(args.device, "device");
+    require_present(args.device, "device");
     release_memory(args.address, "address");
   });
 }
 
 int32_t rope_stream_create(rope_stream_args* block, rope_error* error) {
   return guard("rope_stream_create", error, [&] {
-    rope_stream_args args = read_block(block);
-    require_cpu(args.device, "device");
+    rope_stream_args args = read_block(block, offsetof(rope_stream_args, stream) + sizeof block->stream);
+    require_present(args.device, "device");
     auto stream = std::make_shared<Stream>();
     stream->device = args.device;
     args.stream = add_handle(HandleKind::stream, std::move(stream), args.realm);
@@ -181,15 +180,15 @@ int32_t rope_stream_destroy(const rope_stream_args* block, rope_error* error) {
 int32_t rope_stream_synchronize(const rope_stream_args* block, rope_error* error) {
   return guard("rope_stream_synchronize", error, [&] {
     const rope_stream_args args = read_block(block);
-    require_cpu(args.device, "device");
+    require_present(args.device, "device");
     require_running(args.stream, args.device, "Waiting cannot be recorded.");
   });
 }
 
 int32_t rope_event_record(rope_event_args* block, rope_error* error) {
   return guard("rope_event_record", error, [&] {
-    rope_event_args args = read_block(block);
-    require_cpu(args.device, "device");
+    rope_event_args args = read_block(block, offsetof(rope_event_args, event) + sizeof block->event);
+    require_present(args.device, "device");
     require_running(args.stream, args.device, "Events cannot be recorded.");
     auto event = std::make_shared<Event>(Event{args.device, std::chrono::steady_clock::now()});
     args.event = add_handle(HandleKind::event, std::move(event), args.realm);
@@ -200,20 +199,23 @@ int32_t rope_event_record(rope_event_args* block, rope_error* error) {
 int32_t rope_event_wait(const rope_event_args* block, rope_error* error) {
   return guard("rope_event_wait", error, [&] {
     const rope_event_args args = read_block(block);
-    find_handle<Event>(HandleKind::event, args.event, "event");
+    event_of(args.event, args.device, "event");
     stream_of(args.stream, args.device);
   });
 }
 
 int32_t rope_event_synchronize(const rope_event_args* block, rope_error* error) {
-  return guard("rope_event_synchronize", error, [&] { find_handle<Event>(HandleKind::event, read_block(block).event, "event"); });
+  return guard("rope_event_synchronize", error, [&] {
+    const rope_event_args args = read_block(block);
+    event_of(args.event, args.device, "event");
+  });
 }
 
 int32_t rope_event_elapsed(rope_event_args* block, rope_error* error) {
   return guard("rope_event_elapsed", error, [&] {
     rope_event_args args = read_block(block);
-    const auto end = find_handle<Event>(HandleKind::event, args.event, "event");
-    const auto start = find_handle<Event>(HandleKind::event, args.since, "since");
+    const auto end = event_of(args.event, args.device, "event");
+    const auto start = event_of(args.since, args.device, "since");
     args.elapsed_ms = std::chrono::duration<double, std::milli>(end->time - start->time).count();
     write_block(block, args);
   });
@@ -225,8 +227,8 @@ int32_t rope_event_destroy(const rope_event_args* block, rope_error* error) {
 
 int32_t rope_graph_begin(rope_graph_args* block, rope_error* error) {
   return guard("rope_graph_begin", error, [&] {
-    rope_graph_args args = read_block(block);
-    require_cpu(args.device, "device");
+    rope_graph_args args = read_block(block, offsetof(rope_graph_args, stream) + sizeof block->stream);
+    require_present(args.device, "device");
     auto stream = std::make_shared<Stream>();
     stream->device = args.device;
     stream->recording = std::make_shared<Graph>();
@@ -238,7 +240,7 @@ int32_t rope_graph_begin(rope_graph_args* block, rope_error* error) {
 
 int32_t rope_graph_end(rope_graph_args* block, rope_error* error) {
   return guard("rope_graph_end", error, [&] {
-    rope_graph_args args = read_block(block);
+    rope_graph_args args = read_block(block, offsetof(rope_graph_args, graph) + sizeof block->graph);
     std::shared_ptr<Graph> graph = end_recording(args.stream);
     args.nodes = graph->nodes.size();
     args.graph = add_handle(HandleKind::graph, std::move(graph), args.realm);

@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "../core/status.h"
+
 namespace rope {
 namespace {
 
@@ -71,5 +73,11 @@ const Machine& machine() {
 }
 
 uint64_t free_memory() { return static_cast<uint64_t>(sysconf(_SC_AVPHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE)); }
+
+void require_present(uint16_t device, const char* argument) {
+  if (device == ROPE_CPU << 8) return;
+  fail(ROPE_DEVICE, argument, text("cpu"), text("%s:%u", device >> 8 == ROPE_CUDA ? "cuda" : "unknown device", device & 255),
+       "This librope was built without CUDA.");
+}
 
 }  // namespace rope

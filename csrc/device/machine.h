@@ -17,6 +17,9 @@ struct Machine {
 // Found out once, at first use. ROPE_CPU_ISA=baseline|v3 in the environment holds the choice down, for tests and comparisons.
 const Machine& machine();
 
+// Refuses a device that this library does not have.
+void require_present(uint16_t device, const char* argument);
+
 // Bytes that nobody uses at the moment.
 uint64_t free_memory();
 

@@ -64,7 +64,7 @@ typedef enum rope_device_kind { ROPE_CPU = 0, ROPE_CUDA = 1 } rope_device_kind;
 typedef enum rope_fault_code {
   ROPE_FAULT_NONE = 0,
   ROPE_FAULT_POSITION = 1, /* a position beyond +-limit, or an infinite one */
-  ROPE_FAULT_INDPTR = 2    /* indptr decreases, is negative or exceeds the number of tokens */
+  ROPE_FAULT_INDPTR = 2    /* indptr decreases, is negative or exceeds the number of tokens, its limit */
 } rope_fault_code;
 
 /* The first index that was out of range, and where it stood. */
@@ -207,7 +207,7 @@ typedef struct rope_graph_args {
   uint32_t size;
   uint16_t device; /* begin: in */
   uint16_t reserved;
-  uint64_t realm;  /* begin: in */
+  uint64_t realm;  /* begin, end: in */
   uint64_t stream; /* begin: out, the stream that records. end, cancel: in. launch: in, where to run */
   uint64_t graph;  /* end: out. launch, destroy: in */
   uint64_t nodes;  /* end: out, operations recorded */

@@ -16,6 +16,9 @@ namespace {
 using Real = long double;
 
 constexpr Real kTwoPi = 6.283185307179586476925286766559005768L;
+// 1 / (2 pi) in two parts, the second what the first leaves out: a product with both is right to the last of 64 bits behind the point.
+constexpr Real kInverseTwoPi = 0xa2f9836e4e44152ap-66L, kInverseTwoPiRest = -0xf62a0b82b2c88fc9p-136L;
+constexpr Real kMaxFrequency = 0x1p32L;  // radians per position: beyond it turns would lose bits behind the point
 constexpr int64_t kMaxPairs = int64_t{1} << 20, kMaxAxes = 16, kMaxHeads = 65536;
 
 void require_positive(double value, const char* argument) {
@@ -77,15 +80,16 @@ float hf_frequency(const rope_frequencies_args& a, int64_t pair) {
 
 // ---- the object ----------------------------------------------------------------------------------------------------------------------
 
-uint64_t fixed_turns(Real turns) {
-  const Real scaled = roundl((turns - floorl(turns)) * 0x1p64L);
-  return scaled >= 0x1p64L ? 0 : static_cast<uint64_t>(scaled);
-}
-
-void set_frequency(Frequencies& f, int64_t index, Real radians, float inv_freq) {
-  const Real turns = radians / kTwoPi;
+void set_frequency(Frequencies& f, int64_t index, Real radians, float inv_freq, const char* argument) {
+  if (!(fabsl(radians) <= kMaxFrequency)) {
+    fail(ROPE_ARGUMENT, argument, text("such that no frequency is beyond 2^32 radians per position"), text("a frequency of %Lg", radians));
+  }
+  const Real turns = radians * kInverseTwoPi;
+  const Real rest = fmal(radians, kInverseTwoPi, -turns) + radians * kInverseTwoPiRest;
+  const Real fraction = (turns - floorl(turns)) + rest;
+  const Real scaled = roundl((fraction - floorl(fraction)) * 0x1p64L);
   const size_t i = static_cast<size_t>(index);
-  f.turns[i] = fixed_turns(turns);
+  f.turns[i] = scaled >= 0x1p64L ? 0 : static_cast<uint64_t>(scaled);
   f.turns_per_position[i] = static_cast<double>(turns);
   f.radians[i] = static_cast<double>(radians);
   f.inv_freq[i] = inv_freq;
@@ -166,9 +170,8 @@ FrequenciesRef build(const rope_frequencies_args& a) {
   const auto* const custom = reinterpret_cast<const double*>(a.custom);
   const auto* const axis_of_pair = reinterpret_cast<const int32_t*>(a.axis_of_pair);
   const auto value = [&](int64_t index, int64_t from, int64_t pair) {
-    if (a.rule != ROPE_RULE_CUSTOM) return set_frequency(*f, index, exact_frequency(a, pair), hf_frequency(a, pair));
-    if (!std::isfinite(custom[from])) fail(ROPE_ARGUMENT, "custom", text("finite frequencies"), text("%g", custom[from]));
-    set_frequency(*f, index, custom[from], static_cast<float>(custom[from]));
+    if (a.rule != ROPE_RULE_CUSTOM) return set_frequency(*f, index, exact_frequency(a, pair), hf_frequency(a, pair), "theta");
+    set_frequency(*f, index, custom[from], static_cast<float>(custom[from]), "custom");
   };
   if (axis_of_pair != nullptr) {
     for (int64_t pair = 0; pair < f->pairs; ++pair) {
@@ -230,7 +233,7 @@ extern "C" {
 
 int32_t rope_frequencies_create(rope_frequencies_args* block, rope_error* error) {
   return guard("rope_frequencies_create", error, [&] {
-    rope_frequencies_args args = read_block(block);
+    rope_frequencies_args args = read_block(block, offsetof(rope_frequencies_args, frequencies) + sizeof block->frequencies);
     args.frequencies = add_handle(HandleKind::frequencies, std::const_pointer_cast<Frequencies>(make_frequencies(args)), args.realm);
     write_block(block, args);
   });

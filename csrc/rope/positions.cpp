@@ -166,11 +166,18 @@ rope_fault check_indptr(const Indices& indptr, int64_t tokens) {
   int64_t before = 0;
   for (int64_t i = 0; i < indptr.count; ++i) {
     const int64_t entry = indptr[i];
-    if (entry < before) return {ROPE_FAULT_INDPTR, 0, i > 0 ? i - 1 : 0, i, entry, before};
-    if (entry > tokens) return {ROPE_FAULT_INDPTR, 0, i > 0 ? i - 1 : 0, i, entry, tokens};
+    if (entry < before || entry > tokens) return {ROPE_FAULT_INDPTR, 0, i > 0 ? i - 1 : 0, i, entry, tokens};
     before = entry;
   }
   return {};
+}
+
+int64_t sound_request_of(const Indices& indptr, int64_t tokens, int64_t token) {
+  for (int64_t request = 0; request + 1 < indptr.count; ++request) {
+    const int64_t begin = indptr[request], end = indptr[request + 1];
+    if (0 <= begin && begin <= token && token < end && end <= tokens) return request;
+  }
+  return -1;
 }
 
 int64_t request_of(const Indices& indptr, int64_t token) {

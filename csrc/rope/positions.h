@@ -62,5 +62,7 @@ rope_fault position_fault(const Positions& positions, int64_t axes, int64_t batc
 rope_fault check_indptr(const Indices& indptr, int64_t tokens);
 // The request that owns a token, -1 if none does. indptr must have passed check_indptr.
 int64_t request_of(const Indices& indptr, int64_t token);
+// The same for an indptr that has not: the first request within bounds that owns the token.
+int64_t sound_request_of(const Indices& indptr, int64_t tokens, int64_t token);
 
 }  // namespace rope

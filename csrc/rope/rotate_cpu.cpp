@@ -239,13 +239,13 @@ rope_fault fault_of(const Positions& positions, int64_t axes, const TokenGrid& g
 }  // namespace
 
 rope_fault rotate_cpu(const RotateParams& p) {
+  const Indices& indptr = p.positions.indptr;
+  const bool ragged = indptr.data != nullptr;
+  const rope_fault indptr_fault = ragged ? check_indptr(indptr, p.grid.tokens) : rope_fault{};
+  const bool sound = indptr_fault.code == ROPE_FAULT_NONE;
   const int64_t heads = p.q.heads + p.k.heads;
-  if (heads == 0 || p.grid.batch == 0 || p.grid.tokens == 0) return {};
+  if (heads == 0 || p.grid.batch == 0 || p.grid.tokens == 0) return indptr_fault;
   const int64_t tokens = p.grid.batch * p.grid.tokens;
-  if (p.positions.indptr.data != nullptr) {
-    const rope_fault fault = check_indptr(p.positions.indptr, p.grid.tokens);
-    if (fault.code != ROPE_FAULT_NONE) return fault;
-  }
   const Rotation rotation(p);
   First fault;
   std::atomic<bool> out_of_memory{false};
@@ -255,11 +255,13 @@ rope_fault rotate_cpu(const RotateParams& p) {
     if (!scratch.ok) out_of_memory = true;
     for (int64_t i = begin; scratch.ok && i < end; ++i) {
       const int64_t batch = i / p.grid.tokens, token = i % p.grid.tokens;
-      const int64_t request = p.positions.indptr.data != nullptr ? request_of(p.positions.indptr, token) : -1;
-      rotation.token(batch, token, request, scratch, fault);
+      const int64_t request = !ragged ? -1 : sound ? request_of(indptr, token) : sound_request_of(indptr, p.grid.tokens, token);
+      // Of a faulty indptr only the rows of its sound requests are written.
+      if (sound || request >= 0) rotation.token(batch, token, request, scratch, fault);
     }
   });
   if (out_of_memory) throw std::bad_alloc();
+  if (!sound) return indptr_fault;
   return fault_of(p.positions, p.frequencies->axes, p.grid, fault.index());
 }
 

@@ -34,7 +34,9 @@ Nest make_nest(const CopyParams& p) {
   for (int i = 0; i < p.rank; ++i) {
     if (p.shape[i] != 1) all.loops[all.size++] = {p.shape[i], p.source_stride[i], p.target_stride[i]};
   }
-  std::stable_sort(all.loops, all.loops + all.size, [](const Loop& a, const Loop& b) { return a.target_stride > b.target_stride; });
+  for (int i = 1; i < all.size; ++i) {
+    for (int j = i; j > 0 && all.loops[j - 1].target_stride < all.loops[j].target_stride; --j) std::swap(all.loops[j - 1], all.loops[j]);
+  }
   for (int i = 0; i < all.size; ++i) {
     const Loop& loop = all.loops[i];
     Loop* const outer = nest.size > 0 ? &nest.loops[nest.size - 1] : nullptr;

@@ -9,40 +9,18 @@
 namespace rope {
 namespace {
 
-bool fits_int64(double value) { return value >= -0x1p63 && value < 0x1p63; }
+bool is_int64(double value) { return value >= -0x1p63 && value < 0x1p63 && std::trunc(value) == value; }
 
-// Whether an integer dtype holds trunc(value).
-bool holds(int dtype, double value) {
-  switch (dtype) {
-    case ROPE_INT64: return fits_int64(value);
-    case ROPE_INT32: return value > -0x1p31 - 1 && value < 0x1p31;
-    default: return value > -1 && value < 256;
-  }
-}
-
-void check_constant(const Tensor& target, double value) {
-  if (!dtype_is_integer(target.dtype) || (holds(target.dtype, value) && std::trunc(value) == value)) return;
-  fail(ROPE_ARGUMENT, "start", text("an integer that %s holds", dtype_name(target.dtype)), text("%.17g", value));
-}
-
-// Sets the kind: of two integers into an integer dtype the sums are exact, where float64 would round beyond 2^53.
-void check_arange(const Tensor& target, FillParams& params) {
+// Sums of two integers into an integer dtype are exact, where float64 would round beyond 2^53. Others are converted as rope_copy does.
+void choose_arange(const Tensor& target, FillParams& params) {
   params.kind = FillKind::arange;
-  if (!dtype_is_integer(target.dtype) || target.empty()) return;
-  const double last = params.start + params.step * static_cast<double>(target.elements() - 1);
-  bool held = holds(target.dtype, params.start) && holds(target.dtype, last);
-  if (held && std::trunc(params.start) == params.start && std::trunc(params.step) == params.step && fits_int64(params.step)) {
-    params.kind = FillKind::integer_arange;
-    params.integer_start = static_cast<int64_t>(params.start);
-    params.integer_step = static_cast<int64_t>(params.step);
-    int64_t way, end;
-    held = !__builtin_mul_overflow(params.integer_step, target.elements() - 1, &way) &&
-           !__builtin_add_overflow(params.integer_start, way, &end);
-  }
-  if (!held) {
-    fail(ROPE_ARGUMENT, holds(target.dtype, params.start) ? "step" : "start",
-         text("such that %s holds every value", dtype_name(target.dtype)), text("values from %.17g to %.17g", params.start, last));
-  }
+  if (!dtype_is_integer(target.dtype) || target.empty() || !is_int64(params.start) || !is_int64(params.step)) return;
+  params.integer_start = static_cast<int64_t>(params.start);
+  params.integer_step = static_cast<int64_t>(params.step);
+  int64_t way, end;
+  const bool overflows =
+      __builtin_mul_overflow(params.integer_step, target.elements() - 1, &way) || __builtin_add_overflow(params.integer_start, way, &end);
+  if (!overflows) params.kind = FillKind::integer_arange;
 }
 
 void fill(const rope_fill_args& args) {
@@ -54,11 +32,8 @@ void fill(const rope_fill_args& args) {
   params.step = args.step;
   params.seed = args.seed;
   switch (args.kind) {
-    case ROPE_FILL_CONSTANT:
-      params.kind = FillKind::constant;
-      check_constant(target, args.start);
-      break;
-    case ROPE_FILL_ARANGE: check_arange(target, params); break;
+    case ROPE_FILL_CONSTANT: params.kind = FillKind::constant; break;
+    case ROPE_FILL_ARANGE: choose_arange(target, params); break;
     case ROPE_FILL_NORMAL:
       params.kind = FillKind::normal;
       require(!dtype_is_integer(target.dtype), "target", "a tensor of floats", dtype_name(target.dtype),

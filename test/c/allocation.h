@@ -1,5 +1,5 @@
-// operator new of these programs, which throws where there is no memory, as AddressSanitizer's does not, and can be told to fail. A sanitized
-// librope.so has the C++ library in common with the program and so uses it too; the release build has its own.
+// operator new of these programs, which throws where there is no memory, as AddressSanitizer's does not, and can be told to fail. A
+// sanitized librope.so has the C++ library in common with the program and so uses it too; the release build has its own.
 #ifndef ROPE_TEST_ALLOCATION_H
 #define ROPE_TEST_ALLOCATION_H
 

@@ -8,36 +8,36 @@
 #include <string.h>
 
 // Every entry point that takes a block, and the type of its block.
-#define ROPE_ENTRY_POINTS(X)                                 \
-  X(rope_abi, rope_abi_args)                                 \
-  X(rope_realm_open, rope_realm_args)                        \
-  X(rope_realm_close, rope_realm_args)                       \
-  X(rope_usage, rope_usage_args)                             \
-  X(rope_device_info, rope_device_info_args)                 \
-  X(rope_memory_allocate, rope_memory_args)                  \
-  X(rope_memory_release, rope_memory_args)                   \
-  X(rope_stream_create, rope_stream_args)                    \
-  X(rope_stream_destroy, rope_stream_args)                   \
-  X(rope_stream_synchronize, rope_stream_args)               \
-  X(rope_event_record, rope_event_args)                      \
-  X(rope_event_wait, rope_event_args)                        \
-  X(rope_event_synchronize, rope_event_args)                 \
-  X(rope_event_elapsed, rope_event_args)                     \
-  X(rope_event_destroy, rope_event_args)                     \
-  X(rope_graph_begin, rope_graph_args)                       \
-  X(rope_graph_end, rope_graph_args)                         \
-  X(rope_graph_cancel, rope_graph_args)                      \
-  X(rope_graph_launch, rope_graph_args)                      \
-  X(rope_graph_destroy, rope_graph_args)                     \
-  X(rope_copy, rope_copy_args)                               \
-  X(rope_fill, rope_fill_args)                               \
-  X(rope_frequencies_create, rope_frequencies_args)          \
-  X(rope_frequencies_read, rope_frequencies_read_args)       \
-  X(rope_frequencies_release, rope_frequencies_args)         \
-  X(rope_rotate, rope_rotate_args)                           \
+#define ROPE_ENTRY_POINTS(X)                           \
+  X(rope_abi, rope_abi_args)                           \
+  X(rope_realm_open, rope_realm_args)                  \
+  X(rope_realm_close, rope_realm_args)                 \
+  X(rope_usage, rope_usage_args)                       \
+  X(rope_device_info, rope_device_info_args)           \
+  X(rope_memory_allocate, rope_memory_args)            \
+  X(rope_memory_release, rope_memory_args)             \
+  X(rope_stream_create, rope_stream_args)              \
+  X(rope_stream_destroy, rope_stream_args)             \
+  X(rope_stream_synchronize, rope_stream_args)         \
+  X(rope_event_record, rope_event_args)                \
+  X(rope_event_wait, rope_event_args)                  \
+  X(rope_event_synchronize, rope_event_args)           \
+  X(rope_event_elapsed, rope_event_args)               \
+  X(rope_event_destroy, rope_event_args)               \
+  X(rope_graph_begin, rope_graph_args)                 \
+  X(rope_graph_end, rope_graph_args)                   \
+  X(rope_graph_cancel, rope_graph_args)                \
+  X(rope_graph_launch, rope_graph_args)                \
+  X(rope_graph_destroy, rope_graph_args)               \
+  X(rope_copy, rope_copy_args)                         \
+  X(rope_fill, rope_fill_args)                         \
+  X(rope_frequencies_create, rope_frequencies_args)    \
+  X(rope_frequencies_read, rope_frequencies_read_args) \
+  X(rope_frequencies_release, rope_frequencies_args)   \
+  X(rope_rotate, rope_rotate_args)                     \
   X(rope_cos_sin, rope_cos_sin_args)
 
-// ---- checks ----------------------------------------------------------------------------------------------------------------------
+// ---- checks -------------------------------------------------------------------------------------------------------------
 
 static int checks_passed = 0, checks_failed = 0;
 
@@ -56,7 +56,7 @@ static inline int finish(const char* program) {
   return checks_failed == 0 ? 0 : 1;
 }
 
-// ---- calls: CHECK_OK(rope_usage(&args, record())), CHECK_ERROR(ROPE_DISPOSED, "stream", rope_stream_destroy(&args, record())) -----
+// ---- calls: CHECK_OK(rope_usage(&args, record())), CHECK_ERROR(ROPE_DISPOSED, "stream", rope_stream_destroy(&args, record()))
 
 static rope_error last_error;
 
@@ -84,7 +84,8 @@ static inline void check_error(int32_t wanted, const char* argument, int32_t sta
   if (status == ROPE_OK) return;
   check(e->size == sizeof *e && e->status == status, file, line, "the record holds its size and the status");
   check(ends_within(e->operation, sizeof e->operation) && ends_within(e->argument, sizeof e->argument) &&
-            ends_within(e->expected, sizeof e->expected) && ends_within(e->actual, sizeof e->actual) && ends_within(e->advice, sizeof e->advice),
+            ends_within(e->expected, sizeof e->expected) && ends_within(e->actual, sizeof e->actual) &&
+            ends_within(e->advice, sizeof e->advice),
         file, line, "the texts end");
   check(strncmp(what, e->operation, strlen(e->operation)) == 0 && strncmp(e->operation, "rope_", 5) == 0, file, line,
         "the record names the operation");
@@ -106,7 +107,7 @@ static inline rope_usage_args usage(void) {
   return args;
 }
 
-// ---- tensors -----------------------------------------------------------------------------------------------------------------------
+// ---- tensors ------------------------------------------------------------------------------------------------------------
 
 enum { kFence = 64, kPoison = 0xa5 };
 

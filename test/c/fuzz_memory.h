@@ -12,7 +12,7 @@
 #include <mutex>
 #include <vector>
 
-// ---- numbers ---------------------------------------------------------------------------------------------------------------------------
+// ---- numbers ------------------------------------------------------------------------------------------------------------
 
 class Random {
  public:
@@ -33,9 +33,9 @@ class Random {
 
   int64_t edge() {
     constexpr int64_t k1 = 1;
-    const int64_t edges[] = {0,        1,         2,         3,        7,        8,         64,        65535,     -1,        -2,
-                             k1 << 31, k1 << 32,  k1 << 38,  k1 << 40, k1 << 53, k1 << 61,  k1 << 62,  INT32_MAX, INT64_MAX, INT64_MIN,
-                             -k1 << 31, -k1 << 38, INT64_MAX / 8};
+    const int64_t edges[] = {0,        1,         2,         3,         7,         8,         64,           65535,
+                             -1,       -2,        k1 << 31,  k1 << 32,  k1 << 38,  k1 << 40,  k1 << 53,     k1 << 61,
+                             k1 << 62, INT32_MAX, INT64_MAX, INT64_MIN, -k1 << 31, -k1 << 38, INT64_MAX / 8};
     if (chance(20)) return static_cast<int64_t>(bits());
     return static_cast<int64_t>(static_cast<uint64_t>(one_of(edges)) + (chance(10) ? bits() % 3 - 1 : 0));
   }
@@ -52,7 +52,7 @@ class Random {
   uint64_t state_;
 };
 
-// ---- tensors ---------------------------------------------------------------------------------------------------------------------------
+// ---- tensors ------------------------------------------------------------------------------------------------------------
 
 inline int64_t element_size(int dtype) {
   const int sizes[] = {8, 4, 2, 2, 1, 1, 8, 4, 1};
@@ -81,12 +81,13 @@ struct Buffer {
   size_t bytes;
 };
 
-// Blocks of exactly their size, so that AddressSanitizer sees the first byte too many. Descriptors tell the truth about them in data and extent;
-// the rest may be anything. Index tensors have blocks of their own that no output lies in: threads may then share graphs.
+// Blocks of exactly their size, so that AddressSanitizer sees the first byte too many. Descriptors tell the truth about them in data and
+// extent; the rest may be anything. Index tensors have blocks of their own that no output lies in: threads may then share graphs.
 class Memory {
  public:
   explicit Memory(Random& random) : random_(random) {
-    for (const size_t bytes : {8, 40, 64, 500, 512, 2048, 4096, 4096, 16384, 16384, 49152, 49152, 49152, 49152, 1200000, 1200000, 1200000}) {
+    for (const size_t bytes :
+         {8, 40, 64, 500, 512, 2048, 4096, 4096, 16384, 16384, 49152, 49152, 49152, 49152, 1200000, 1200000, 1200000}) {
       data_.push_back(make(bytes));
     }
     for (const size_t bytes : {8, 36, 64, 200, 512, 40000, 40000}) index_.push_back(make(bytes));
@@ -130,9 +131,12 @@ class Memory {
     std::vector<Buffer>& buffers = index ? index_ : data_;
     size_t first = 0;
     while (first + 1 < buffers.size() && buffers[first].bytes < bytes) ++first;
-    const Buffer& b = buffers[first + static_cast<size_t>(random_.below(static_cast<int64_t>(std::min<size_t>(4, buffers.size() - first))))];
+    const Buffer& b =
+        buffers[first + static_cast<size_t>(random_.below(static_cast<int64_t>(std::min<size_t>(4, buffers.size() - first))))];
     const size_t spare = b.bytes > bytes ? (b.bytes - bytes) / size : 0;
-    const size_t offset = size * (random_.chance(40) ? spare : random_.chance(50) ? 0 : static_cast<size_t>(random_.below(static_cast<int64_t>(spare) + 1)));
+    const size_t offset = size * (random_.chance(40)   ? spare
+                                  : random_.chance(50) ? 0
+                                                       : static_cast<size_t>(random_.below(static_cast<int64_t>(spare) + 1)));
     t->data = reinterpret_cast<uint64_t>(b.data) + offset;
     t->extent = b.bytes - offset;
     return t;
@@ -143,7 +147,8 @@ class Memory {
     rope_tensor* const t = descriptor();
     const std::vector<Buffer>& buffers = index ? index_ : data_;
     const Buffer& b = buffers[static_cast<size_t>(random_.below(static_cast<int64_t>(buffers.size())))];
-    const size_t offset = static_cast<size_t>(random_.below(static_cast<int64_t>(b.bytes) + 1)) & (random_.chance(80) ? ~size_t{7} : ~size_t{0});
+    const size_t offset =
+        static_cast<size_t>(random_.below(static_cast<int64_t>(b.bytes) + 1)) & (random_.chance(80) ? ~size_t{7} : ~size_t{0});
     t->data = reinterpret_cast<uint64_t>(b.data) + offset;
     t->extent = b.bytes - offset;
     t->dtype = static_cast<uint8_t>(random_.chance(90) ? random_.below(9) : random_.edge());
@@ -196,7 +201,7 @@ class Memory {
   size_t used_ = 0;
 };
 
-// ---- handles ---------------------------------------------------------------------------------------------------------------------------
+// ---- handles ------------------------------------------------------------------------------------------------------------
 
 enum Kind { kNone, kRealm, kStream, kRecording, kEvent, kGraph, kFrequencies, kMemory, kKinds };
 
@@ -242,7 +247,7 @@ class Handles {
   uint64_t pick_bad(Random& random, Kind kind) {
     if (random.chance(30)) return random.bits();
     if (random.chance(20)) return 0;
-    if (random.chance(30)) return pick(random, kind) ^ uint64_t{1} << random.below(53);
+    if (random.chance(30)) return pick(random, kind) ^ uint64_t { 1 } << random.below(53);
     if (random.chance(40)) return pick(random, static_cast<Kind>(random.between(kRealm, kMemory)));
     const std::lock_guard lock(mutex_);
     return dead_[kind].empty() ? 1 : dead_[kind][static_cast<size_t>(random.below(static_cast<int64_t>(dead_[kind].size())))];

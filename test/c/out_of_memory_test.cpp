@@ -1,5 +1,6 @@
-// Every allocation of the library fails once, in scenarios that use all of it: the call says ROPE_OUT_OF_MEMORY or manages without, and afterwards
-// nothing is left behind and everything works. Does nothing where the library has an operator new of its own (see allocation.h).
+// Every allocation of the library fails once, in scenarios that use all of it: the call says ROPE_OUT_OF_MEMORY or manages without, and
+// afterwards nothing is left behind and everything works. Does nothing where the library has an operator new of its own (see
+// allocation.h).
 #include <cstdio>
 #include <cstring>
 #include <initializer_list>
@@ -166,8 +167,8 @@ int main() {
         const rope_usage_args after = usage();
         check(after.handles == before.handles && after.bytes == before.bytes, __FILE__, __LINE__, scenario.name);
         if (after.handles != before.handles || after.bytes != before.bytes) {
-          std::fprintf(stderr, "  %s: allocation %lld%s failed; %lld handles and %lld bytes are left\n", scenario.name, static_cast<long long>(n),
-                       all ? " and all later ones" : "", static_cast<long long>(after.handles - before.handles),
+          std::fprintf(stderr, "  %s: allocation %lld%s failed; %lld handles and %lld bytes are left\n", scenario.name,
+                       static_cast<long long>(n), all ? " and all later ones" : "", static_cast<long long>(after.handles - before.handles),
                        static_cast<long long>(after.bytes - before.bytes));
         }
         failed += allocations_failed - failed_before;

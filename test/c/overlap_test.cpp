@@ -1,5 +1,5 @@
-// The overlap of strided tensors against brute force: rope_copy and rope_rotate over random small tensors in one small block must refuse exactly
-// the calls in which an output names an element twice or shares a byte with another tensor without being the same one.
+// The overlap of strided tensors against brute force: rope_copy and rope_rotate over random small tensors in one small block must refuse
+// exactly the calls in which an output names an element twice or shares a byte with another tensor without being the same one.
 //
 //   overlap_test [calls] [seed]
 #include <algorithm>
@@ -74,8 +74,8 @@ void expect(const std::string& argument, int32_t status, const char* what) {
   const bool right = argument.empty() ? status == ROPE_OK : status == ROPE_ARGUMENT && argument == last_error.argument;
   check(right, __FILE__, __LINE__, what);
   if (right) return;
-  std::fprintf(stderr, "  status %d, \"%s\" instead of \"%s\": %s, %s\n", status, last_error.argument, argument.c_str(), last_error.expected,
-               last_error.actual);
+  std::fprintf(stderr, "  status %d, \"%s\" instead of \"%s\": %s, %s\n", status, last_error.argument, argument.c_str(),
+               last_error.expected, last_error.actual);
 }
 
 struct Tally {
@@ -134,16 +134,16 @@ Tally test_rotate(Random& random, int64_t calls) {
     const bool q_apart = !share(q, q_out), k_apart = !share(k, k_out), q_in_place = same(q, q_out), k_in_place = same(k, k_out);
     const char* const q_written = q_in_place ? "q" : "q_out";  // what an error calls it
     const char* const k_written = k_in_place ? "k" : "k_out";
-    const char* const refused = names_twice(q_out)             ? q_written
-                                : !q_apart && !q_in_place      ? q_written
-                                : names_twice(k_out)           ? k_written
-                                : !k_apart && !k_in_place      ? k_written
-                                : share(q_out, k_out)          ? k_written
-                                : share(q_out, k)              ? q_written
-                                : share(k_out, q)              ? k_written
-                                : share(q_out, positions)      ? q_written
-                                : share(k_out, positions)      ? k_written
-                                                               : "";
+    const char* const refused = names_twice(q_out)        ? q_written
+                                : !q_apart && !q_in_place ? q_written
+                                : names_twice(k_out)      ? k_written
+                                : !k_apart && !k_in_place ? k_written
+                                : share(q_out, k_out)     ? k_written
+                                : share(q_out, k)         ? q_written
+                                : share(k_out, q)         ? k_written
+                                : share(q_out, positions) ? q_written
+                                : share(k_out, positions) ? k_written
+                                                          : "";
     expect(refused, rope_rotate(&args, record()), "rope_rotate");
     tally.count(refused[0] != 0, interleaved(q_out, k_out) || interleaved(q_out, positions));
   }

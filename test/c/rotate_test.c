@@ -1,5 +1,5 @@
-// The operations on tensors as a C program sees them: copy, fill, frequencies, rotate, cos_sin and graphs of them; what each refuses, and what
-// is written when it does: nothing, or after a fault all but the bad rows.
+// rope_rotate as a C program sees it, and graphs of it: what it computes, what it refuses, and what is written when it does: nothing, or
+// after a fault all but the bad rows. The checks of tensors, which every operation has in common, are here too.
 #include <math.h>
 #include <stddef.h>
 
@@ -63,15 +63,15 @@ static rope_rotate_args start_rotate(void) {
 }
 
 // Changes one thing, expects the error and untouched outputs. `change` sees the tensors and the block `a`.
-#define REFUSED(status, argument, change)                                   \
-  do {                                                                      \
-    rope_rotate_args a = start_rotate();                                    \
-    change;                                                                 \
+#define REFUSED(status, argument, change)                                                                      \
+  do {                                                                                                         \
+    rope_rotate_args a = start_rotate();                                                                       \
+    change;                                                                                                    \
     check_error((status), (argument), rope_rotate(&a, record()), __FILE__, __LINE__, "rope_rotate: " #change); \
     check(outputs_poisoned() && all_fences_whole(), __FILE__, __LINE__, "nothing is written: " #change);       \
   } while (0)
 
-// ---- tensors: the same checks in every operation, here as q of a rotation ---------------------------------------------------------------
+// ---- tensors: the same checks in every operation, here as q of a rotation -----------------------------------------------
 
 static void test_tensors(void) {
   REFUSED(ROPE_ARGUMENT, "q", a.q = no_tensor());
@@ -109,7 +109,7 @@ static void test_tensors(void) {
   REFUSED(ROPE_DEVICE, "q", q.device = k.device = q_out.device = k_out.device = 1);
 }
 
-// ---- what rope_rotate refuses -------------------------------------------------------------------------------------------------------------
+// ---- what rope_rotate refuses -------------------------------------------------------------------------------------------
 
 static void test_rotate_refusals(void) {
   static int64_t ids[2 * kTokens];
@@ -178,7 +178,7 @@ static void test_rotate_refusals(void) {
   CHECK_OK(rope_graph_destroy(&graph, record()));
 }
 
-// ---- what it computes -----------------------------------------------------------------------------------------------------------------------
+// ---- what it computes ---------------------------------------------------------------------------------------------------
 
 // cos and sin without a library: Taylor series of a 1024th of the angle, then ten doublings.
 static void turn(double angle, double* c, double* s) {
@@ -336,15 +336,15 @@ static void test_empty(void) {
   CHECK(poisoned(q_out_data + kWidth, (kQ - kWidth) * sizeof(float)) && memcmp(q_out_data, q_data, kWidth * sizeof(float)) == 0);
 }
 
-// ---- faults -----------------------------------------------------------------------------------------------------------------------------------
+// ---- faults -------------------------------------------------------------------------------------------------------------
 
 static void check_fault(uint32_t code, int64_t request, int64_t index, int64_t value, int64_t limit, int line) {
   const rope_fault* const f = &last_error.fault;
   check(f->code == code && f->request == request && f->index == index && f->value == value && f->limit == limit, __FILE__, line,
         "the record holds the first fault");
   if (f->code == code && f->request == request && f->index == index && f->value == value && f->limit == limit) return;
-  fprintf(stderr, "  code %u, request %lld, index %lld, value %lld, limit %lld\n", (unsigned)f->code, (long long)f->request, (long long)f->index,
-         (long long)f->value, (long long)f->limit);
+  fprintf(stderr, "  code %u, request %lld, index %lld, value %lld, limit %lld\n", (unsigned)f->code, (long long)f->request,
+          (long long)f->index, (long long)f->value, (long long)f->limit);
 }
 
 static void test_faults(void) {
@@ -368,12 +368,20 @@ static void test_faults(void) {
     CHECK(poisoned(q_out_data + q_row, 2 * q_row * 4) && poisoned(k_out_data + k_row, 2 * k_row * 4));
     CHECK(all_fences_whole());
   }
-  REFUSED(ROPE_FAULT, "", a.indptr = ref(&ip));
-  check_fault(ROPE_FAULT_INDPTR, 1, 2, 2, 3, __LINE__);
-  REFUSED(ROPE_FAULT, "", indptr[2] = 5; a.indptr = ref(&ip));
-  check_fault(ROPE_FAULT_INDPTR, 1, 2, 5, kTokens, __LINE__);
+  for (form = 0; form < 2; ++form) {
+    // Request 0 owns tokens 0 to 2 and is sound; request 1 ends before it begins, or beyond the tokens.
+    rope_rotate_args a = start_rotate();
+    indptr[2] = form == 0 ? 2 : 5;
+    a.indptr = ref(&ip);
+    CHECK_ERROR(ROPE_FAULT, "", rope_rotate(&a, record()));
+    check_fault(ROPE_FAULT_INDPTR, 1, 2, indptr[2], kTokens, __LINE__);
+    CHECK(memcmp(q_out_data, q_data, q_row * 4) == 0 && memcmp(k_out_data, k_data, k_row * 4) == 0);
+    CHECK(!poisoned(q_out_data + q_row, q_row * 4) && !poisoned(q_out_data + 2 * q_row, q_row * 4));
+    CHECK(poisoned(q_out_data + 3 * q_row, q_row * 4) && poisoned(k_out_data + 3 * k_row, k_row * 4));
+    CHECK(all_fences_whole());
+  }
   REFUSED(ROPE_FAULT, "", indptr[0] = -1; a.indptr = ref(&ip));
-  check_fault(ROPE_FAULT_INDPTR, 0, 0, -1, 0, __LINE__);
+  check_fault(ROPE_FAULT_INDPTR, 0, 0, -1, kTokens, __LINE__);
   REFUSED(ROPE_FAULT, "", a.offset = INT64_MAX);
   check_fault(ROPE_FAULT_POSITION, 0, 0, INT64_MAX, ROPE_MAX_POSITION, __LINE__);
   REFUSED(ROPE_FAULT, "", a.offset = INT64_MIN);
@@ -397,130 +405,7 @@ static void test_faults(void) {
   }
 }
 
-// ---- copy and fill ------------------------------------------------------------------------------------------------------------------------
-
-static void test_copy(void) {
-  static float source[24];
-  static uint16_t halves[24];
-  static double wide[24];
-  rope_tensor s = tensor(source, ROPE_FLOAT32, 2, 4, 6, 0, 0), t = tensor(halves, ROPE_FLOAT16, 2, 6, 4, 0, 0), w;
-  rope_copy_args args;
-  int i, same = 1;
-  for (i = 0; i < 24; ++i) source[i] = (float)i - 4.0f;
-  START(args);
-  args.source = ref(&s);
-  args.target = ref(&t);
-  CHECK_ERROR(ROPE_ARGUMENT, "target", rope_copy(&args, record()));  // [4, 6] and [6, 4]
-  CHECK(strstr(last_error.expected, "[4, 6]") != NULL && strstr(last_error.actual, "[6, 4]") != NULL);
-  s.shape[0] = 6, s.shape[1] = 4, s.stride[0] = 1, s.stride[1] = 6;  // transposed
-  CHECK_OK(rope_copy(&args, record()));
-  w = tensor(wide, ROPE_FLOAT64, 2, 6, 4, 0, 0);
-  args.source = ref(&t);
-  args.target = ref(&w);
-  CHECK_OK(rope_copy(&args, record()));
-  for (i = 0; i < 24; ++i) same &= wide[i] == source[i % 4 * 6 + i / 4];
-  CHECK(same);
-
-  // A tensor onto itself is nothing to do; onto a part of itself is refused; slices that interleave are apart.
-  args.source = args.target;
-  CHECK_OK(rope_copy(&args, record()));
-  s = tensor(source, ROPE_FLOAT32, 1, 12, 0, 0, 0);
-  t = s;
-  s.stride[0] = t.stride[0] = 2;
-  s.extent = t.extent = 92;
-  args.source = ref(&s);
-  args.target = ref(&t);
-  CHECK_OK(rope_copy(&args, record()));
-  t.data += 4;
-  CHECK_OK(rope_copy(&args, record()));
-  for (i = 0, same = 1; i < 24; ++i) same &= source[i] == (float)(i / 2 * 2) - 4.0f;
-  CHECK(same);
-  t.data += 4;
-  t.shape[0] = s.shape[0] = 10;
-  CHECK_ERROR(ROPE_ARGUMENT, "target", rope_copy(&args, record()));
-  t.data -= 6;
-  t.dtype = ROPE_FLOAT16;
-  t.stride[0] = 4;
-  CHECK_ERROR(ROPE_ARGUMENT, "target", rope_copy(&args, record()));  // the upper halves of the source's floats
-  t = vector(wide, ROPE_FLOAT64, 10);
-  t.stride[0] = 0;
-  CHECK_ERROR(ROPE_ARGUMENT, "target", rope_copy(&args, record()));
-  t.stride[0] = 1;
-  s.stride[0] = 0;
-  CHECK_OK(rope_copy(&args, record()));  // a repeated source
-  CHECK(wide[0] == -4 && wide[9] == -4);
-  t.device = 1;
-  CHECK_ERROR(ROPE_DEVICE, "target", rope_copy(&args, record()));
-  s.device = 1;
-  CHECK_ERROR(ROPE_DEVICE, "source", rope_copy(&args, record()));
-  args.source = no_tensor();
-  CHECK_ERROR(ROPE_ARGUMENT, "source", rope_copy(&args, record()));
-
-  // Rank 0, and no elements at all with shapes that could not be.
-  s = tensor(source, ROPE_FLOAT32, 0, 0, 0, 0, 0);
-  t = tensor(wide, ROPE_FLOAT64, 0, 0, 0, 0, 0);
-  args.source = ref(&s);
-  CHECK_OK(rope_copy(&args, record()));
-  s = tensor(NULL, ROPE_FLOAT32, 3, INT64_MAX, INT64_MAX, 0, 0);
-  t = tensor(NULL, ROPE_INT64, 3, INT64_MAX, INT64_MAX, 0, 0);
-  CHECK_OK(rope_copy(&args, record()));
-  args.stream = frequencies;
-  CHECK_ERROR(ROPE_DISPOSED, "stream", rope_copy(&args, record()));
-}
-
-static void test_fill(void) {
-  int32_t* const ints = (int32_t*)fenced(40);
-  float values[1000], again[1000];
-  double mean = 0, square = 0;
-  rope_tensor t = vector(ints, ROPE_INT32, 5), f = vector(values, ROPE_FLOAT32, 1000), g = vector(again + 500, ROPE_FLOAT32, 500);
-  rope_fill_args args;
-  int i;
-  t.stride[0] = 2;
-  t.extent = 36;
-  START(args);
-  args.target = ref(&t);
-  args.kind = ROPE_FILL_ARANGE;
-  args.start = INT32_MAX;
-  args.step = -2;
-  CHECK_OK(rope_fill(&args, record()));
-  CHECK(ints[0] == INT32_MAX && ints[8] == INT32_MAX - 8 && poisoned(ints + 1, 4) && poisoned(ints + 9, 4) && fences_whole(ints, 40));
-  memset(ints, kPoison, 40);
-  args.step = 1;
-  CHECK_ERROR(ROPE_ARGUMENT, "step", rope_fill(&args, record()));
-  args.start = NAN;
-  CHECK_ERROR(ROPE_ARGUMENT, "start", rope_fill(&args, record()));
-  args.kind = ROPE_FILL_CONSTANT;
-  CHECK_ERROR(ROPE_ARGUMENT, "start", rope_fill(&args, record()));
-  args.start = 1.5;
-  CHECK_ERROR(ROPE_ARGUMENT, "start", rope_fill(&args, record()));
-  args.kind = ROPE_FILL_NORMAL;
-  CHECK_ERROR(ROPE_ARGUMENT, "target", rope_fill(&args, record()));
-  args.kind = 3;
-  CHECK_ERROR(ROPE_ARGUMENT, "kind", rope_fill(&args, record()));
-  args.kind = ROPE_FILL_CONSTANT;
-  args.start = 3;
-  args.stream = 1;
-  CHECK_ERROR(ROPE_DISPOSED, "stream", rope_fill(&args, record()));
-  args.stream = 0;
-  t.device = 256;
-  CHECK_ERROR(ROPE_DEVICE, "target", rope_fill(&args, record()));
-  t.device = 0;
-  t.stride[0] = 0;
-  CHECK_ERROR(ROPE_ARGUMENT, "target", rope_fill(&args, record()));
-  CHECK(poisoned(ints, 40) && fences_whole(ints, 40));
-  args.target = ref(&f);
-  args.kind = ROPE_FILL_NORMAL;
-  args.seed = 42;
-  CHECK_OK(rope_fill(&args, record()));
-  for (i = 0; i < 1000; ++i) mean += values[i] / 1000.0, square += values[i] * values[i] / 1000.0;
-  CHECK(distance(mean, 0) < 0.15 && distance(square, 1) < 0.2);
-  args.target = ref(&g);
-  CHECK_OK(rope_fill(&args, record()));
-  CHECK(memcmp(values, again + 500, sizeof values / 2) == 0);  // a function of seed and index alone
-  free_fenced(ints);
-}
-
-// ---- graphs -------------------------------------------------------------------------------------------------------------------------------------
+// ---- graphs -------------------------------------------------------------------------------------------------------------
 
 static void test_graphs(void) {
   const rope_usage_args before = usage();
@@ -571,12 +456,14 @@ static void test_graphs(void) {
   }
   CHECK(i == 1000 && memcmp(expected, q_data, sizeof expected) == 0);
 
-  // Data is read when it runs: a position that went bad is a fault of the launch, which names the operation; the next launch is whole again.
+  // Data is read when it runs: a position that went bad is a fault of the launch, which names the operation; the next launch is whole
+  // again.
   positions[2] = INT64_MAX;
   poison_outputs();
   check_error(ROPE_FAULT, "", rope_graph_launch(&graph, record()), __FILE__, __LINE__, "rope_rotate in a graph");
   check_fault(ROPE_FAULT_POSITION, 0, 2, INT64_MAX, ROPE_MAX_POSITION, __LINE__);
-  CHECK(poisoned(q_out_data + 2 * kHeads * kWidth, kHeads * kWidth * 4) && !poisoned(q_out_data + 3 * kHeads * kWidth, kHeads * kWidth * 4));
+  CHECK(poisoned(q_out_data + 2 * kHeads * kWidth, kHeads * kWidth * 4) &&
+        !poisoned(q_out_data + 3 * kHeads * kWidth, kHeads * kWidth * 4));
   positions[2] = 3;
   CHECK_OK(rope_graph_launch(&graph, record()));
 
@@ -621,8 +508,6 @@ int main(void) {
   test_packed();
   test_empty();
   test_faults();
-  test_copy();
-  test_fill();
   test_graphs();
   test_flat();
   release_frequencies(frequencies);
@@ -630,5 +515,5 @@ int main(void) {
   free_fenced(k_data);
   free_fenced(q_out_data);
   free_fenced(k_out_data);
-  return finish("operations_test");
+  return finish("rotate_test");
 }
