@@ -18,6 +18,7 @@ export function bunBackend(): Backend {
   const ffi = process.getBuiltinModule("bun:ffi");
   return {
     environment: (name) => process.env[name],
+    unreadable: () => undefined,
     isFile(path): boolean {
       try {
         return process.getBuiltinModule("node:fs").statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;

@@ -19,6 +19,7 @@ export function denoBackend(): Backend {
   return {
     // Asked first, so that a missing permission never prompts for something optional.
     environment: (name) => granted("env", { variable: name }) ? deno.env.get(name) : undefined,
+    unreadable: (name) => granted("env", { variable: name }) ? undefined : `Run deno with --allow-env=${name}.`,
     isFile(path): boolean | undefined {
       if (!granted("read", { path })) return undefined;
       try {

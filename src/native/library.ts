@@ -2,7 +2,7 @@
 import { bunBackend } from "./bun.ts";
 import { denoBackend } from "./deno.ts";
 import { enums } from "./layouts.ts";
-import { libraryError, locate } from "./locate.ts";
+import { libraryError, locate, type Location } from "./locate.ts";
 import type { Backend, NativeFunctions } from "./symbols.ts";
 import { configureLog, log, traced } from "./trace.ts";
 
@@ -65,25 +65,28 @@ function backend(): Backend {
 /** Finds, checks and opens the library through a runtime's FFI. */
 export function openLibrary(runtime: Backend): Library {
   configureLog(runtime);
-  const { path, source } = locate(runtime);
+  const location = locate(runtime);
+  const { path, source } = location;
   let found;
   try {
     found = runtime.probe(path);
   } catch (cause) {
-    throw cannotOpen(runtime, path, cause);
+    throw cannotOpen(runtime, location, cause);
   }
   const foundVersion = versionText(found.version);
   if (found.abi !== enums.ABI_VERSION || foundVersion !== version) {
     throw libraryError(
       `this package is version ${version} with ABI ${enums.ABI_VERSION}, and ${path} is version ${foundVersion} with ABI ${found.abi}`,
-      "Build the library again with `bun run build`, or install package and library of one version.",
+      source === "ROPE_LIBRARY"
+        ? "Correct ROPE_LIBRARY to name a librope.so of this version, or unset it."
+        : "Build the library again with `bun run build`, or install package and library of one version.",
     );
   }
   let native;
   try {
     native = runtime.open(path);
   } catch (cause) {
-    throw cannotOpen(runtime, path, cause);
+    throw cannotOpen(runtime, location, cause);
   }
   log(`opened ${path} (${source}), version ${foundVersion}, ABI ${found.abi}`);
   return {
@@ -104,13 +107,15 @@ export function openLibrary(runtime: Backend): Library {
   };
 }
 
-function cannotOpen(runtime: Backend, path: string, cause: unknown): Error {
+function cannotOpen(runtime: Backend, { path, source }: Location, cause: unknown): Error {
   const permission = runtime.denied(cause, path);
   if (permission !== undefined) return libraryError(`opening ${path} is not permitted`, permission, cause);
   const reason = cause instanceof Error ? cause.message : String(cause);
   return libraryError(
     `${path} cannot be opened as librope: ${reason}`,
-    "Build it again with `bun run build` (it needs the packages cmake and g++) on this machine.",
+    source === "ROPE_LIBRARY"
+      ? "Correct ROPE_LIBRARY to name a librope.so that was built for this machine, or unset it."
+      : "Build it again with `bun run build` (it needs the packages cmake and g++) on this machine.",
     cause,
   );
 }

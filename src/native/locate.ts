@@ -12,6 +12,13 @@ export interface Location {
 const howToBuild =
   "Build it with `bun run build` in the package's folder (it needs the packages cmake and g++), or set ROPE_LIBRARY to a librope.so.";
 
+/** Whether ROPE_LIBRARY is set is not known where it must not be read: a clause, and what to do about it. */
+function unnamed(backend: Backend): { readonly clause: string; readonly advice: string } {
+  const permission = backend.unreadable("ROPE_LIBRARY");
+  if (permission === undefined) return { clause: "ROPE_LIBRARY is not set", advice: "" };
+  return { clause: "ROPE_LIBRARY could not be read", advice: ` If ROPE_LIBRARY is set: ${permission}` };
+}
+
 /** Finds librope.so or throws a RopeLibraryError that says what was looked for, where, and what to run. `moduleUrl` is that of this file. */
 export function locate(backend: Backend, moduleUrl: string = import.meta.url): Location {
   const named = backend.environment("ROPE_LIBRARY");
@@ -29,14 +36,16 @@ export function locate(backend: Backend, moduleUrl: string = import.meta.url): L
   }
   const built = new URL("../../build/librope.so", moduleUrl);
   if (built.protocol !== "file:") {
+    const { clause, advice } = unnamed(backend);
     throw libraryError(
-      `there is no librope.so beside ${moduleUrl.slice(0, 200)}, which is no file`,
-      "Set ROPE_LIBRARY to the absolute path of a librope.so.",
+      `there is no librope.so beside ${moduleUrl.slice(0, 200)}, which is no file (${clause})`,
+      `Set ROPE_LIBRARY to the absolute path of a librope.so.${advice}`,
     );
   }
   const path = decodeURIComponent(built.pathname);
   if (backend.isFile(path) === false) {
-    throw libraryError(`librope.so was looked for at ${path}, and is not there (ROPE_LIBRARY is not set)`, howToBuild);
+    const { clause, advice } = unnamed(backend);
+    throw libraryError(`librope.so was looked for at ${path}, and is not there (${clause})`, howToBuild + advice);
   }
   return { path, source: "package" };
 }

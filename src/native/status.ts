@@ -29,7 +29,11 @@ export function publicName(field: string, operation: string): string {
   }
   if (field === "q_out") return "out[0]";
   if (field === "k_out") return "out[1]";
-  return field.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
+  return camelCase(field);
+}
+
+function camelCase(name: string): string {
+  return name.replace(/_([a-z0-9])/g, (_, letter: string) => letter.toUpperCase());
 }
 
 /** The error that `status` and the record tell of, for the public operation. */
@@ -81,18 +85,24 @@ function faultError(operation: string): RopeFaultError {
   const code = view.getUint32(at + layouts.fault.code, true);
   const fault: Fault = {
     code: code === enums.FAULT_POSITION ? "position" : code === enums.FAULT_INDPTR ? "indptr" : `fault ${code}`,
-    // A graph's fault names the operation inside it.
-    operation: operation === "Graph.launch" ? text(layout.operation, layout.argument) : operation,
+    // A graph's fault names the operation inside it: rope_cos_sin is cosSin.
+    operation: operation === "Graph.launch" ? camelCase(text(layout.operation, layout.argument).replace(/^rope_/, "")) : operation,
     request: i64(at + layouts.fault.request),
     index: i64(at + layouts.fault.index),
     value: i64(at + layouts.fault.value),
     limit: i64(at + layouts.fault.limit),
   };
-  const message = code === enums.FAULT_INDPTR
-    ? `entry ${fault.index} of indptr is ${fault.value}, where entries rise from 0 to at most ${fault.limit}; nothing has been written`
-    : `${fault.code} ${fault.value} of token ${fault.index} in request ${fault.request} is beyond the limit of ${fault.limit}; ` +
-      "its row has not been written";
-  return new RopeFaultError({ operation, argument: code === enums.FAULT_INDPTR ? "indptr" : "positions", message, fault });
+  if (code === enums.FAULT_INDPTR) {
+    const message =
+      `entry ${fault.index} of indptr is ${fault.value}, where entries rise from 0 to at most ${fault.limit}; only rows of sound requests are written`;
+    return new RopeFaultError({ operation, argument: "indptr", message, fault });
+  }
+  const token = `token ${fault.index} in request ${fault.request}`;
+  const met = Math.abs(fault.value) < 2 ** 63 // the C library's largest int64 stands for everything beyond
+    ? `the ${fault.code} ${fault.value} of ${token} is beyond the limit of ${fault.limit}`
+    : `the ${fault.code} of ${token} is beyond +-2^63 or infinite, where the limit is ${fault.limit}`;
+  // No argument is named: the position may have come from positions, from offset or from offsets.
+  return new RopeFaultError({ operation, message: `${met}; its row has not been written`, fault });
 }
 
 function text(from: number, to: number): string {

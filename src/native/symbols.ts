@@ -44,6 +44,8 @@ export type NativeFunctions = Record<SymbolName, NativeFunction>;
 export interface Backend {
   /** The value of an environment variable; undefined where it is not set or must not be read. Never prompts. */
   environment(name: string): string | undefined;
+  /** What to change where an environment variable must not be read; undefined where it may be. */
+  unreadable(name: string): string | undefined;
   /** Whether there is a file; undefined where it must not be looked at. Never prompts. */
   isFile(path: string): boolean | undefined;
   /** Opens the two symbols that never change. */
