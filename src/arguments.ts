@@ -71,7 +71,11 @@ export function checkInteger(
   if (least > Number.MIN_SAFE_INTEGER && most < Number.MAX_SAFE_INTEGER) expected += ` from ${least} to ${most}`;
   else if (least > Number.MIN_SAFE_INTEGER) expected += ` of at least ${least}`;
   else if (most < Number.MAX_SAFE_INTEGER) expected += ` of at most ${most}`;
-  if (typeof value === "number" && Math.abs(value) > Number.MAX_SAFE_INTEGER) expected += " and below 2^53";
+  // Only an integer that no bound excludes needs to be told why it is none here.
+  if (typeof value === "number" && Number.isInteger(value) && Math.abs(value) > Number.MAX_SAFE_INTEGER) {
+    const unbounded = value > 0 ? most === Number.MAX_SAFE_INTEGER : least === Number.MIN_SAFE_INTEGER;
+    if (unbounded) expected += " and below 2^53 in size";
+  }
   throw argumentError(operation, argument, expected, describe(value));
 }
 

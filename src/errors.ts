@@ -75,11 +75,13 @@ export class RopeArgumentError extends RopeError {
   }
 }
 
+const keepAlive = "Do not use it after dispose() or outside its `using` scope: keep it alive until its last use.";
+
 /** A tensor, stream, event, graph or embedding that was disposed of, or whose memory was taken away. Code "ROPE_DISPOSED". */
 export class RopeDisposedError extends RopeError {
   /** Made by librope. */
   constructor(details: RopeErrorDetails) {
-    super(details, "ROPE_DISPOSED");
+    super({ ...details, advice: details.advice || keepAlive }, "ROPE_DISPOSED");
   }
 }
 
@@ -95,13 +97,16 @@ export class RopeDeviceError extends RopeError {
 export interface Fault {
   /** What was out of range: "position" or "indptr". */
   readonly code: string;
-  /** The operation that met it. */
+  /**
+   * The operation that met it: the public name of the call; of an operation in a graph, which has no name of its own there, that of the C library
+   * without its prefix: "rotate", "cosSin".
+   */
   readonly operation: string;
   /** The batch row or request. */
   readonly request: number;
   /** The token, or the entry of indptr. */
   readonly index: number;
-  /** What stood there (an infinite position reads as the largest int64 of its sign). */
+  /** What stood there. A float position beyond +-2^63, an infinite one too, reads as 2^63 or -(2^63). */
   readonly value: number;
   /** What it was compared with. */
   readonly limit: number;

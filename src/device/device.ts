@@ -22,7 +22,7 @@ export interface DeviceInfo {
   /** All the memory it has. */
   readonly memoryBytes: number;
   /** CUDA: the compute capability, as [major, minor]. */
-  readonly computeCapability?: readonly [number, number];
+  readonly computeCapability?: [number, number];
   /** Whether librope can use it. */
   readonly usable: boolean;
   /** Why not. */
@@ -131,7 +131,7 @@ export class Device {
   }
 
   /**
-   * Records what `record` calls and runs nothing. Operations called inside use the recording stream unless told otherwise. Tensors made inside
+   * Records what `record` calls and runs nothing. Operations called inside use the recording stream, and no other may be given. Tensors made inside
    * belong to the graph: they can be read after each launch and are disposed of with it. Memory that recorded operations touch is kept until
    * then, even where its tensors are disposed of. Positions must be tensors; reading, writing and waiting cannot be recorded.
    *

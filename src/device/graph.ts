@@ -131,6 +131,7 @@ export class Graph {
           argument: "this graph",
           expected: "one whose memory is all there",
           actual: "one that uses a typed array whose buffer was transferred or detached",
+          advice: "Do not transfer an array while a graph uses it.",
         });
       }
       storage.use(where);

@@ -11,6 +11,7 @@ import { Storage } from "./storage.ts";
 
 const alignment = 64;
 const largestBuffer = 2 ** 31;
+const alwaysKept = 512 * 2 ** 20;
 
 /**
  * Classes are 64 bytes and then four per octave: 80, 96, 112, 128, 160, ... so that at most a fifth of a buffer is unused. Of 1 to 2^31 bytes.
@@ -36,7 +37,9 @@ const block = {
 /** The pool of one device and realm, and its counters. */
 export class CpuPool {
   readonly #state: DeviceState;
+  readonly #alwaysKept: number;
   readonly #free: Storage[][] = [];
+  #freeBytes = 0;
   /** Bytes that live storages were asked for; borrowed memory is not counted. */
   bytesInUse: number = 0;
   /** The most that bytesInUse has been. */
@@ -46,9 +49,10 @@ export class CpuPool {
   /** Buffers ever made. */
   driverAllocations: number = 0;
 
-  /** Made with the device. */
-  constructor(state: DeviceState) {
+  /** Made with the device. Up to `keep` free bytes are kept whatever is in use: 512 MiB but in tests. */
+  constructor(state: DeviceState, keep: number = alwaysKept) {
     this.#state = state;
+    this.#alwaysKept = keep;
   }
 
   /** Memory for `bytes`, with whatever it held before. */
@@ -80,6 +84,13 @@ export class CpuPool {
         return;
       }
     }
+    // As much as is in use, or 512 MiB: what a peak left behind does not stay with the process for good.
+    if (this.#freeBytes + storage.capacity > Math.max(this.#alwaysKept, this.bytesInUse)) {
+      this.bytesReserved -= storage.capacity;
+      storage.drop();
+      return;
+    }
+    this.#freeBytes += storage.capacity;
     this.#list(sizeClass(storage.capacity)).push(storage);
   }
 
@@ -92,6 +103,7 @@ export class CpuPool {
       }
       list.length = 0;
     }
+    this.#freeBytes = 0;
   }
 
   #list(index: number): Storage[] {
@@ -101,7 +113,10 @@ export class CpuPool {
 
   #pooled(bytes: number, operation: string): Storage {
     const index = sizeClass(bytes);
-    return this.#list(index).pop() ?? this.#fresh(classBytes(index), operation);
+    const storage = this.#list(index).pop();
+    if (storage === undefined) return this.#fresh(classBytes(index), operation);
+    this.#freeBytes -= storage.capacity;
+    return storage;
   }
 
   #fresh(capacity: number, operation: string): Storage {

@@ -180,7 +180,16 @@ export function createStream(state: DeviceState): Stream {
   return stream;
 }
 
-/** The stream of an operation's `stream` option: where there is none the device's current one. */
+/**
+ * The stream of an operation's `stream` option: where there is none the device's current one. While a graph is being recorded no other than the
+ * recording one: the operation would run at once, on memory that is written only when the graph is launched.
+ */
 export function resolveStream(operation: string, value: unknown, state: DeviceState): Stream {
-  return value === undefined ? state.current : check(operation, "stream", value, state);
+  if (value === undefined) return state.current;
+  const stream = check(operation, "stream", value, state);
+  if (state.recording !== null && state.recording.stream !== stream) {
+    const advice = "Operations on other streams cannot run inside a capture: call them before or after it.";
+    throw argumentError(operation, "stream", "the stream that records, or none", "another one while a graph is being recorded", advice);
+  }
+  return stream;
 }

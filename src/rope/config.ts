@@ -142,7 +142,8 @@ function parametersByLayer(config: Node, traits: ModelTraits): Map<string, Param
   } else if (localTheta !== undefined || known !== undefined) {
     const global = theta ?? known?.["full_attention"];
     const shared = known?.["full_attention"] === known?.["sliding_attention"]; // Olmo 3: one theta
-    layers.set("full_attention", { rule, theta: global });
+    const own = rule ?? (traits.fullRule && node(`${config.path}.rope_parameters.full_attention`, { rope_type: traits.fullRule }));
+    layers.set("full_attention", { rule: own || undefined, theta: global });
     layers.set("sliding_attention", {
       rule: find(config, "local_rope_theta") !== undefined ? rule : undefined,
       theta: localTheta ?? (shared ? global : known?.["sliding_attention"]),
@@ -189,15 +190,19 @@ function chooseLayer(layers: Map<string, Parameters | null>, config: Node, wante
 // ---- the rule ---------------------------------------------------------------------------------------------------------------------------
 
 const laterRules = ["dynamic", "ntk", "yarn", "deepseek_yarn", "longrope", "su", "proportional", "axial"];
+// What a rule may hold that does not name its type: all of it means the same with every rule.
+const typelessKeys = new Set(["rope_theta", "partial_rotary_factor", "mrope_section", "mrope_interleaved", "interleaved"]);
 const ruleKeys = new Set([
-  ...["rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings", "partial_rotary_factor", "attention_factor"],
+  ...typelessKeys,
+  ...["rope_type", "type", "factor", "original_max_position_embeddings", "attention_factor"],
   ...["low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate", "alpha", "short_factor"],
-  ...["long_factor", "short_mscale", "long_mscale", "mrope_section", "mrope_interleaved", "finetuned", "llama_4_scaling_beta"],
+  ...["long_factor", "short_mscale", "long_mscale", "finetuned", "llama_4_scaling_beta"],
 ]);
 
 function scalingOf(rule: Node | undefined, config: Node, maxSeqLen: number | undefined): RopeScaling {
   if (rule === undefined) return { ropeType: "default" };
-  const type = word(rule, ...ruleWords) ?? "default";
+  const named = word(rule, ...ruleWords);
+  const type = named ?? "default";
   const path = find(rule, ...ruleWords)?.path ?? `${rule.path}.rope_type`;
   if (laterRules.includes(type)) {
     throw argumentError(operation, path, `one of ${supportedRules.map(quote).join(", ")}, the rules of this version`, quote(type));
@@ -212,18 +217,25 @@ function scalingOf(rule: Node | undefined, config: Node, maxSeqLen: number | und
     );
   }
   for (const key of Object.keys(rule.json)) {
-    if (!ruleKeys.has(key)) throw argumentError(operation, rule.path, "made of keys that are known", `the key ${quote(key)}`);
+    if (named === undefined && !typelessKeys.has(key) && find(rule, key) !== undefined) {
+      const expected = `one of ${supportedRules.map(quote).join(", ")} beside the key ${quote(key)}`;
+      throw argumentError(operation, `${rule.path}.rope_type`, expected, "nothing", "Without a type it is not clear which rule is meant.");
+    }
+    const isStray = key === "interleaved" && find(rule, "mrope_section") === undefined; // of other rules it would mean the pairing
+    if (!ruleKeys.has(key) || isStray) throw argumentError(operation, rule.path, "made of keys that are known", `the key ${quote(key)}`);
   }
   if (type === "default" || type === "mrope") return { ropeType: "default" };
   const factor = need(rule, "factor");
   if (type === "linear") return { ropeType: "linear", factor };
+  const low = need(rule, "low_freq_factor"), high = need(rule, "high_freq_factor");
+  if (low > high) throw argumentError(operation, `${rule.path}.low_freq_factor`, `at most high_freq_factor, ${high}`, String(low));
   const original = positive(config, "original_max_position_embeddings") ?? positive(rule, "original_max_position_embeddings") ?? maxSeqLen;
   if (original === undefined) throw missing(`${rule.path}.original_max_position_embeddings`, "max_position_embeddings would do as well.");
   return {
     ropeType: "llama3",
     factor,
-    lowFreqFactor: need(rule, "low_freq_factor"),
-    highFreqFactor: need(rule, "high_freq_factor"),
+    lowFreqFactor: low,
+    highFreqFactor: high,
     originalMaxPositionEmbeddings: original,
   };
 }
@@ -240,9 +252,10 @@ function missing(path: string, advice: string | undefined): Error {
 
 // ---- dimensions and axes ------------------------------------------------------------------------------------------------------------------
 
-function headDimOf(config: Node, traits: ModelTraits): number {
-  const own = count(config, "head_dim") ?? traits.headDim;
+function headDimOf(config: Node, traits: ModelTraits, isFull: boolean): number {
+  const own = (isFull ? count(config, "global_head_dim") : undefined) ?? count(config, "head_dim") ?? traits.headDim;
   if (own !== undefined) return own;
+  if (traits.latent) throw argumentError(operation, `${config.path}.qk_rope_head_dim`, "an integer of at least 1", "nothing", "Give dim.");
   const hidden = count(config, "hidden_size", "n_embd", "d_model");
   const heads = count(config, "num_attention_heads", "n_head", "num_heads", "decoder_num_attention_heads");
   if (hidden !== undefined && heads !== undefined && hidden >= heads) return Math.trunc(hidden / heads);
@@ -263,18 +276,20 @@ interface Slice {
   readonly trailing: boolean;
 }
 
-function sliceOf(config: Node, traits: ModelTraits, rule: Node | undefined, givenDim: unknown): Slice {
+function sliceOf(config: Node, traits: ModelTraits, rule: Node | undefined, givenDim: unknown, isFull: boolean): Slice {
   const given = givenDim === undefined ? undefined : checkInteger(operation, "dim", givenDim, 1);
   const latent = traits.trailing ? undefined : count(config, "qk_rope_head_dim"); // MLA: the part that rotates is a tensor of its own
-  if (latent !== undefined) return { dim: given ?? latent, rotaryDim: latent, trailing: true };
-  const dim = given ?? headDimOf(config, traits);
+  if (latent !== undefined) {
+    return { dim: given ?? latent, rotaryDim: evenPart(`${config.path}.qk_rope_head_dim`, latent, given ?? latent), trailing: true };
+  }
+  const dim = given ?? headDimOf(config, traits, isFull);
   const trailing = traits.trailing === true;
   const partial = (rule && find(rule, "partial_rotary_factor")) ?? find(config, ...partialKeys);
   if (partial === undefined) {
     const legacy = count(config, ...trailing ? ["qk_rope_head_dim", "rotary_dim"] : ["rotary_dim"]);
     const absent = Object.hasOwn(config.json, "rotary_dim") ? undefined : traits.rotaryDim; // GPT-J's null is the whole head
     const rotaryDim = legacy ?? absent;
-    if (rotaryDim !== undefined) return { dim, rotaryDim, trailing };
+    if (rotaryDim !== undefined) return { dim, rotaryDim: evenPart(`${config.path}.rotary_dim`, rotaryDim, dim), trailing };
   }
   const factor = partial === undefined ? traits.partial ?? 1 : checkPositive(operation, partial.path, partial.value);
   const path = partial?.path ?? `${config.path}.partial_rotary_factor`;
@@ -284,6 +299,35 @@ function sliceOf(config: Node, traits: ModelTraits, rule: Node | undefined, give
     throw argumentError(operation, path, `a factor that gives an even number of channels of ${dim}`, `${factor}, which gives ${rotaryDim}`);
   }
   return { dim, rotaryDim, trailing };
+}
+
+/** A number of channels that a config says rotate, of `dim`. */
+function evenPart(path: string, channels: number, dim: number): number {
+  if (channels % 2 === 0 && channels <= dim) return channels;
+  throw argumentError(operation, path, `even and at most ${dim}, the head dimension`, String(channels));
+}
+
+/** The first channel that rotates: the caller's, else the model's. */
+function offsetOf(given: unknown, slice: Slice): number {
+  const most = slice.dim - slice.rotaryDim;
+  if (given === undefined) return slice.trailing ? most : 0;
+  const rotaryOffset = checkInteger(operation, "rotaryOffset", given, 0);
+  if (rotaryOffset <= most) return rotaryOffset;
+  const expected = `at most ${most}, for ${slice.rotaryDim} of ${slice.dim} channels rotate`;
+  throw argumentError(operation, "rotaryOffset", expected, String(rotaryOffset));
+}
+
+function pairingOf(config: Node, traits: ModelTraits, isListed: boolean, given: unknown): Pairing {
+  if (given !== undefined) return checkPairing(operation, "pairing", given);
+  if (find(config, "position_embedding_type")?.value === "rope_gptj") return "interleaved";
+  const interleaved = flag(config, "rotary_emb_interleaved");
+  if (interleaved !== undefined) return interleaved ? "interleaved" : "half";
+  const interleave = flag(config, "rope_interleave");
+  if (interleave && !isListed) {
+    const advice = 'Give pairing: "interleaved_to_half" is what DeepSeek V3 does, "interleaved" what GPT-J does.';
+    throw argumentError(operation, `${config.path}.rope_interleave`, "false for a model_type that is not listed", "true", advice);
+  }
+  return traits.pairing === "interleaved_to_half" && interleave === false ? "half" : traits.pairing ?? "half";
 }
 
 /** Which axis drives each pair, where positions stand on several: the sections of M-RoPE. */
@@ -299,7 +343,8 @@ function axesOf(rule: Node | undefined, traits: ModelTraits, pairs: number): { a
   const counts: number[] = section.map((value: unknown, i) => checkInteger(operation, `${path}[${i}]`, value, 0));
   const sum = counts.reduce((a, b) => a + b, 0);
   if (sum !== pairs) throw argumentError(operation, path, `counts that add up to ${pairs}, the pairs that rotate`, `${sum}`);
-  const order = rule && flag(rule, "mrope_interleaved") ? "interleaved" : traits.axes ?? "chunked";
+  const isInterleaved = rule && (flag(rule, "mrope_interleaved") ?? flag(rule, "interleaved"));
+  const order = isInterleaved ? "interleaved" : traits.axes ?? "chunked";
   if (order !== "chunked" && counts.length !== 3) throw argumentError(operation, path, "three counts", `${counts.length}`);
   const [first = 0, second = 0, third = 0] = counts;
   const axisOfPair = Array.from({ length: pairs }, (_, pair): number => {
@@ -327,8 +372,8 @@ export function optionsFromConfig(json: object, options: FromConfigOptions = {})
       `${quote(modelType ?? "")}: ${reason}`,
     );
   }
-  refuseOtherPositions(config);
   const known = modelTraits(modelType);
+  refuseOtherPositions(config, known !== undefined);
   const traits = known ?? {};
   const hasKeys =
     find(config, "rope_parameters", "rope_scaling", "rotary_dim", ...thetaKeys, ...localThetaKeys, ...partialKeys) !== undefined;
@@ -338,22 +383,21 @@ export function optionsFromConfig(json: object, options: FromConfigOptions = {})
       `${config.path}.rope_theta`,
       "given, or rope_parameters, or a model_type with rotary positions that is known",
       modelType === undefined ? "neither" : `the model_type ${quote(modelType)} alone`,
+      "If the model rotates (ESM-2 does, with base 10000), make it with new RotaryEmbedding({ dim, base }).",
     );
   }
   const { rule, theta } = chooseLayer(parametersByLayer(config, traits), config, options.layerType);
   const maxSeqLen = count(config, "max_position_embeddings", "n_positions");
-  const slice = sliceOf(config, traits, rule, options.dim);
-  const pairing = options.pairing === undefined
-    ? traits.pairing === "interleaved_to_half" && flag(config, "rope_interleave") === false ? "half" : traits.pairing ?? "half"
-    : checkPairing(operation, "pairing", options.pairing);
+  const scaling = scalingOf(rule, config, maxSeqLen); // before the dimensions: a rule that is not here is the first thing to know
+  const slice = sliceOf(config, traits, rule, options.dim, currentLayerType(options.layerType ?? "") === "full_attention");
   return {
     dim: slice.dim,
     maxSeqLen,
     base: positive(rule, "rope_theta") ?? theta ?? traits.theta ?? 10000,
-    scaling: scalingOf(rule, config, maxSeqLen),
+    scaling,
     rotaryDim: slice.rotaryDim,
-    rotaryOffset: options.rotaryOffset ?? (slice.trailing ? Math.max(slice.dim - slice.rotaryDim, 0) : 0),
-    pairing,
+    rotaryOffset: offsetOf(options.rotaryOffset, slice),
+    pairing: pairingOf(config, traits, known !== undefined, options.pairing),
     conjugate: traits.conjugate,
     angles: options.angles,
     device: options.device,
@@ -361,13 +405,31 @@ export function optionsFromConfig(json: object, options: FromConfigOptions = {})
   };
 }
 
+// What would turn otherwise than this does: flags that must not be set, flags that must not be cleared, numbers that must be 1, and xPos.
+const foreignFlags = ["alibi", "use_alibi", "use_fope", "rope_3d", "no_rope", "use_dynamic_ntk", "use_xpos"];
+const rotaryFlags = ["use_rope", "use_rotary", "use_rotary_embedding", "use_rotary_embeddings"];
+const foreignFactors = ["rotary_scaling_factor", "rope_scaling_factor", "rope_ratio"];
+
 /** Configs that say themselves that their model does not rotate, or in a way that is not this one. */
-function refuseOtherPositions(config: Node): void {
-  const kind = word(config, "position_embedding_type");
-  if (kind !== undefined && !["rope", "rotary", "rotary_embedding"].includes(kind)) {
+function refuseOtherPositions(config: Node, isListed: boolean): void {
+  const kind = isListed ? undefined : word(config, "position_embedding_type"); // listed models rotate; ModernBERT's says "absolute"
+  if (kind !== undefined && !["rope", "rotary", "rotary_embedding", "rope_gptj"].includes(kind)) {
     throw argumentError(operation, `${config.path}.position_embedding_type`, '"rope" or "rotary"', quote(kind));
   }
-  for (const key of ["alibi", "use_alibi", "use_fope"]) {
-    if (flag(config, key)) throw argumentError(operation, `${config.path}.${key}`, "false for a model with rotary positions", "true");
+  for (const key of foreignFlags) {
+    if (flag(config, key)) throw argumentError(operation, `${config.path}.${key}`, "false for rotary positions of this version", "true");
   }
+  for (const key of rotaryFlags) {
+    if (flag(config, key) === false) {
+      throw argumentError(operation, `${config.path}.${key}`, "true for a model with rotary positions", "false");
+    }
+  }
+  for (const key of foreignFactors) {
+    const found = find(config, key);
+    if (found !== undefined && found.value !== 1) {
+      throw argumentError(operation, found.path, "null or 1, for this version does not apply it", describe(found.value));
+    }
+  }
+  const xpos = find(config, "rotary_emb_scale_base");
+  if (xpos !== undefined) throw argumentError(operation, xpos.path, "null, for this version has no xPos", describe(xpos.value));
 }

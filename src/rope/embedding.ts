@@ -23,10 +23,9 @@ import {
   type ForwardOptions,
   type Indices,
   inplaceKeys,
-  type InplaceOptions,
   type Pairing,
   pairingCode,
-  type RotateOptions,
+  refuseOut,
 } from "./options.ts";
 import { resolvePositionList } from "./positions.ts";
 import { rotateInto, rotateOutOfPlace, type Setting } from "./rotate.ts";
@@ -81,6 +80,9 @@ const optionKeys = [
   "device",
 ];
 
+const constructing = "RotaryEmbedding";
+const readingConfig = "RotaryEmbedding.fromConfig";
+
 const cosSinLayout = layouts.cos_sin_args;
 const cosSinBlock = new Block(cosSinLayout, "rope_cos_sin");
 
@@ -113,6 +115,9 @@ export class RotaryEmbedding {
   /** What cos and sin are multiplied by. */
   readonly attentionFactor: number;
 
+  // What errors call the making of an embedding, for the length of a fromConfig.
+  static #making = constructing;
+
   readonly #state: DeviceState;
   readonly #frequencies: Frequencies;
   readonly #setting: Setting;
@@ -126,7 +131,7 @@ export class RotaryEmbedding {
    * @throws RopeArgumentError for an option that cannot be, and for a rule that this version does not have.
    */
   constructor(options: RotaryEmbeddingOptions) {
-    const operation = "RotaryEmbedding";
+    const operation = RotaryEmbedding.#making;
     if (options === undefined) throw argumentError(operation, "options", "an object with at least dim", "undefined");
     checkOptions(operation, options, optionKeys);
     this.dim = checkInteger(operation, "dim", options.dim, 1);
@@ -141,7 +146,10 @@ export class RotaryEmbedding {
     this.#heads = rule.heads;
     this.#axisOfPair = rule.axisOfPair;
     this.#state = resolveDevice(operation, "device", options.device);
-    this.#frequencies = new Frequencies(operation, rule);
+    const names = operation === readingConfig
+      ? { theta: "config.rope_theta", factor: "config.rope_scaling.factor" }
+      : { theta: options.base === undefined ? "scaling.ropeTheta" : "base", factor: "scaling.factor" };
+    this.#frequencies = new Frequencies(operation, rule, names);
     this.#setting = {
       frequencies: this.#frequencies.handle,
       pairing: pairingCode(this.pairing),
@@ -155,7 +163,10 @@ export class RotaryEmbedding {
 
   /**
    * The embedding that a Hugging Face config.json, parsed, describes: `rope_scaling` or `rope_parameters`, top-level or in its `text_config`.
-   * `model_type` decides what the keys do not say; `options` override it.
+   * `model_type` decides what the keys do not say; `options` override it. A model_type that librope does not list is read by its keys alone: it
+   * pairs "half" unless they say otherwise (`rotary_emb_interleaved`, `position_embedding_type: "rope_gptj"`), so give `pairing` where it does not.
+   * Where only some layers rotate (SmolLM3, Llama 4), this is the embedding of those. Keys that change the rotation in a way that this version does
+   * not have are errors.
    *
    * @throws RopeArgumentError naming the key that is wrong, missing or not known, and the layer types where the config has parameters for each.
    * @example
@@ -174,7 +185,13 @@ export class RotaryEmbedding {
    * ```
    */
   static fromConfig(config: object, options?: FromConfigOptions): RotaryEmbedding {
-    return new RotaryEmbedding(optionsFromConfig(config, options));
+    const made = optionsFromConfig(config, options);
+    RotaryEmbedding.#making = readingConfig;
+    try {
+      return new RotaryEmbedding(made);
+    } finally {
+      RotaryEmbedding.#making = constructing;
+    }
   }
 
   /**
@@ -206,7 +223,7 @@ export class RotaryEmbedding {
   }
 
   /**
-   * Rotates q and k where they are. Otherwise as {@linkcode RotaryEmbedding.forward}.
+   * Rotates q and k where they are, so `options.out` is an error. Otherwise as {@linkcode RotaryEmbedding.forward}.
    *
    * @example
    * ```ts
@@ -217,14 +234,15 @@ export class RotaryEmbedding {
    * rope.forwardInplace(qkv.slice(1, 0, 8), qkv.slice(1, 8, 10));
    * ```
    */
-  forwardInplace(q: Tensor, k: Tensor | null, options?: InplaceOptions): void {
+  forwardInplace(q: Tensor, k: Tensor | null, options?: ForwardOptions): void {
     const operation = "RotaryEmbedding.forwardInplace";
+    refuseOut(operation, options);
     this.#check(operation, q, k, options, inplaceKeys);
     rotateInto(operation, this.#setting, q, k, q, k, options?.positions, options);
   }
 
   /**
-   * One tensor, rotated: {@linkcode RotaryEmbedding.forward} for a q without a k.
+   * One tensor, rotated: {@linkcode RotaryEmbedding.forward} for a q without a k. `options.out` is one tensor here.
    *
    * @example
    * ```ts
@@ -236,7 +254,7 @@ export class RotaryEmbedding {
    * using back = rope.rotate(rotated, { offset: 3, inverse: true });
    * ```
    */
-  rotate(x: Tensor, options?: RotateOptions): Tensor {
+  rotate(x: Tensor, options?: ForwardOptions): Tensor {
     const operation = "RotaryEmbedding.rotate";
     checkTensor(operation, "x", x);
     this.#check(operation, x, null, options, forwardKeys);
@@ -247,9 +265,9 @@ export class RotaryEmbedding {
   }
 
   /**
-   * The cosines and sines that a rotation uses, attention factor included; 1 and 0 for padding.
+   * The cosines and sines that a rotation uses, attention factor included; 1 and 0 for padding. Those of a `conjugate` embedding are cos and -sin.
    *
-   * @param positions [n], with several axes [axes, n] (numbers axis by axis).
+   * @param positions [n], with several axes [axes, n] (numbers axis by axis); as in {@linkcode ForwardOptions}.
    * @returns Two float32 tensors [n, R/2], with frequencies per head [n, heads, R/2].
    * @example
    * ```ts
@@ -309,7 +327,10 @@ export class RotaryEmbedding {
       : exact.slice(0, this.#axisOfPair.length).map((_, pair) => exact[this.#index(pair)] ?? 0);
   }
 
-  /** The same as Hugging Face's float32 values, bit for bit; of the caller's frequencies, those rounded. */
+  /**
+   * The same as Hugging Face's float32 values, bit for bit, but where torch's own pow is not rounded correctly: those are off by a last bit there. Of
+   * the caller's frequencies, those rounded. In the order of the pairs: Hugging Face's Ernie 4.5 VL stores its own by axis (height, width, time).
+   */
   get invFreq(): Float32Array {
     const { invFreq } = this.#read("RotaryEmbedding.invFreq");
     return this.#axisOfPair === null
@@ -352,7 +373,7 @@ export class RotaryEmbedding {
     operation: string,
     q: Tensor,
     k: Tensor | null,
-    options: InplaceOptions | RotateOptions | undefined,
+    options: ForwardOptions | undefined,
     keys: readonly string[],
   ): void {
     this.#alive(operation);
@@ -362,8 +383,8 @@ export class RotaryEmbedding {
       if (options.headDim !== undefined && options.headDim !== this.dim) {
         throw argumentError(operation, "headDim", `${this.dim}, the dim of the embedding`, describe(options.headDim));
       }
-      if (this.axes > 1 && options.positions === undefined) throw this.#needsPositions(operation);
-    } else if (this.axes > 1) throw this.#needsPositions(operation);
+    }
+    if (this.axes > 1) this.#checkPlacement(operation, options);
     const { shape } = geometryOf(q);
     if (shape.length > 2 && shape[shape.length - 1] !== this.dim) {
       throw argumentError(
@@ -375,8 +396,18 @@ export class RotaryEmbedding {
     }
   }
 
-  #needsPositions(operation: string): Error {
-    return argumentError(operation, "positions", `given as [${this.axes}, ...], for the embedding has ${this.axes} axes`, "undefined");
+  /** With several axes only positions say where a token stands. */
+  #checkPlacement(operation: string, options: ForwardOptions | undefined): void {
+    const several = `for the embedding has ${this.axes} axes`;
+    for (const name of ["offset", "indptr", "offsets"] as const) {
+      const value: unknown = options?.[name];
+      if (value === undefined) continue;
+      const advice = `offset, indptr and offsets count along one axis: give positions [${this.axes}, ...].`;
+      throw argumentError(operation, name, `absent, ${several}`, describe(value), advice);
+    }
+    if (options?.positions === undefined) {
+      throw argumentError(operation, "positions", `given as [${this.axes}, ...], ${several}`, "undefined");
+    }
   }
 }
 

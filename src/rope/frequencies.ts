@@ -1,5 +1,6 @@
 // The frequencies of a rule: an immutable object of the C library, held by a handle. An embedding owns one; the functional calls share a small
 // cache, in which the rule used last is found by comparing numbers.
+import { RopeArgumentError } from "../errors.ts";
 import { Block } from "../native/block.ts";
 import { layouts } from "../native/layouts.ts";
 import { library } from "../native/library.ts";
@@ -28,6 +29,14 @@ export interface Rule {
   readonly axisOfPair: Int32Array<ArrayBuffer> | null;
 }
 
+/** What the caller calls the numbers that a rule makes frequencies from, for errors of frequencies that are too high. */
+export interface RuleNames {
+  /** theta */
+  readonly theta: string;
+  /** factor */
+  readonly factor: string;
+}
+
 const createLayout = layouts.frequencies_args;
 const readLayout = layouts.frequencies_read_args;
 const create = new Block(createLayout, "rope_frequencies_create");
@@ -46,6 +55,19 @@ function releaseHandle(handle: number): void {
 
 const net = new HandleNet("RotaryEmbedding", releaseHandle);
 
+/** An error of rope_frequencies_create under the names of the caller's arguments. */
+function renamed(error: unknown, rule: Rule, names: RuleNames): unknown {
+  if (!(error instanceof RopeArgumentError)) return error;
+  const { operation, argument = "", expected, actual } = error;
+  let name = argument;
+  if (argument === "custom") name = "frequencies";
+  // C blames theta for every frequency that is too high, but theta^(-2j/R) is at most 1 where theta is at least 1.
+  else if (argument === "theta") name = rule.theta >= 1 ? names.factor : names.theta;
+  if (name === argument) return error;
+  const message = error.message.replace(`${operation}: ${argument} `, `${name} `);
+  return new RopeArgumentError({ operation, argument: name, expected, actual, message });
+}
+
 /** Frequencies that C holds for us until they are released. */
 export class Frequencies {
   /** What C knows them by; 0 once released. */
@@ -53,7 +75,7 @@ export class Frequencies {
   readonly #count: number;
 
   /** Makes them. Equal rules share one object in C. */
-  constructor(operation: string, rule: Rule) {
+  constructor(operation: string, rule: Rule, names: RuleNames) {
     create.u32(createLayout.rule, rule.kind);
     create.u64(createLayout.realm, realm());
     create.i64(createLayout.rotary_dim, rule.rotaryDim);
@@ -69,7 +91,11 @@ export class Frequencies {
     create.u64(createLayout.custom_count, rule.custom?.length ?? 0);
     create.u64(createLayout.axis_of_pair, addressOf(rule.axisOfPair));
     create.u64(createLayout.axis_of_pair_count, rule.axisOfPair?.length ?? 0);
-    create.call(operation);
+    try {
+      create.call(operation);
+    } catch (error) {
+      throw renamed(error, rule, names);
+    }
     this.handle = create.getU64(createLayout.frequencies);
     this.#count = rule.axes * Math.max(rule.heads, 1) * rule.rotaryDim / 2;
     net.watch(this, this.handle);
@@ -99,6 +125,7 @@ export class Frequencies {
 // ---- the cache of the functional calls ----------------------------------------------------------------------------------------------
 
 const capacity = 64;
+const functionalNames: RuleNames = { theta: "ropeTheta", factor: "ropeScale" };
 const cache = new Map<string, Frequencies>(); // in order of use, the oldest first
 
 let last: Frequencies | null = null;
@@ -123,20 +150,9 @@ export function cachedFrequencies(
     lowFreqFactor === lastLow && highFreqFactor === lastHigh && originalMaxPosition === lastOriginal
   ) return last.handle;
   const key = `${kind} ${rotaryDim} ${theta} ${factor} ${lowFreqFactor} ${highFreqFactor} ${originalMaxPosition}`;
-  const found = cache.get(key) ?? new Frequencies(operation, {
-    kind,
-    rotaryDim,
-    axes: 1,
-    heads: 0,
-    theta,
-    factor,
-    lowFreqFactor,
-    highFreqFactor,
-    originalMaxPosition,
-    attentionFactor: 0,
-    custom: null,
-    axisOfPair: null,
-  });
+  const numbers = { kind, rotaryDim, theta, factor, lowFreqFactor, highFreqFactor, originalMaxPosition };
+  const found = cache.get(key) ??
+    new Frequencies(operation, { ...numbers, axes: 1, heads: 0, attentionFactor: 0, custom: null, axisOfPair: null }, functionalNames);
   cache.delete(key);
   cache.set(key, found);
   last = found;

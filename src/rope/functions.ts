@@ -18,6 +18,7 @@ import {
   type Pairing,
   pairingCode,
   type PlacementOptions,
+  refuseOut,
   ropeInplaceKeys,
   type RopeInplaceOptions,
   type RopeOptions,
@@ -64,12 +65,25 @@ const setting: Setting = { frequencies: 0, pairing: 0, angles: 0, rotaryOffset: 
 /** The head dimension of q: its last one, or headDim where the heads lie side by side in it. */
 function headDimOf(operation: string, q: Tensor, headDim: number | undefined): number {
   const { shape } = geometryOf(q);
-  if (shape.length !== 2) return shape[shape.length - 1] ?? 0;
-  if (headDim !== undefined) return checkInteger(operation, "headDim", headDim, 1);
+  const dim = shape[shape.length - 1] ?? 0;
+  if (shape.length < 2 || shape.length > 4) {
+    throw argumentError(operation, "q", "a tensor of rank 2 to 4", `the shape [${shape.join(", ")}]`);
+  }
+  if (shape.length > 2) {
+    if (dim >= 2) return dim;
+    throw argumentError(
+      operation,
+      "q",
+      "a tensor whose last dimension, the head dimension, is at least 2",
+      `the shape [${shape.join(", ")}]`,
+      "Channels rotate in pairs.",
+    );
+  }
+  if (headDim !== undefined) return checkInteger(operation, "headDim", headDim, 2);
   throw argumentError(operation, "headDim", "given for a q of rank 2", "undefined", "It is the D of a q of shape [nnz, H * D].");
 }
 
-/** Checks what all functions take and fills `setting`.  */
+/** Checks what all functions take and fills `setting`. */
 function prepare(operation: Operation, llama31: boolean, q: Tensor, k: Tensor | null, o: AnyOptions | undefined): void {
   checkQueryKey(operation, q, k);
   let rotaryOffset = 0;
@@ -129,6 +143,7 @@ function rotated(operation: Operation, llama31: boolean, q: Tensor, k: Tensor | 
 }
 
 function inplace(operation: Operation, llama31: boolean, q: Tensor, k: Tensor | null, o: AnyOptions | undefined): void {
+  refuseOut(operation, o);
   prepare(operation, llama31, q, k, o);
   rotateInto(operation, setting, q, k, q, k, undefined, o);
 }
@@ -153,6 +168,7 @@ function inplaceAt(
   positions: Indices,
   o: AnyOptions | undefined,
 ): void {
+  refuseOut(operation, o);
   prepare(operation, llama31, q, k, o);
   rotateInto(operation, setting, q, k, q, k, present(operation, positions), o);
 }
@@ -207,7 +223,7 @@ export function applyRopeInplace(q: Tensor, k: Tensor | null, options?: ApplyRop
 /**
  * q and k rotated by position ids (FlashInfer's apply_rope_pos_ids). As {@linkcode applyRope}, with a position for each token.
  *
- * @param positions [nnz], [B, S] or [S]: int32, int64 or float32, or numbers. -1 (NaN among floats) leaves its token as it is.
+ * @param positions [nnz], [B, S] or [S]: int32, int64 or float32, or numbers on the host. An integer -1 (NaN among floats) leaves its token as it is.
  * @example
  * ```ts
  * import { applyRopePosIds, Tensor } from "@librope/rope";
@@ -286,7 +302,7 @@ export function applyLlama31RopeInplace(q: Tensor, k: Tensor | null, options?: A
 /**
  * q and k rotated with Llama 3.1's frequencies by position ids (FlashInfer's apply_llama31_rope_pos_ids).
  *
- * @param positions [nnz], [B, S] or [S]: int32, int64 or float32, or numbers. -1 (NaN among floats) leaves its token as it is.
+ * @param positions [nnz], [B, S] or [S]: int32, int64 or float32, or numbers on the host. An integer -1 (NaN among floats) leaves its token as it is.
  * @example
  * ```ts
  * import { applyLlama31RopePosIds, Tensor } from "@librope/rope";

@@ -11,6 +11,8 @@ export interface ModelTraits {
   readonly theta?: number;
   /** theta of each layer type, for models whose layers differ. */
   readonly layers?: Readonly<Record<string, number>>;
+  /** The rule of the full layers, where the config has none and it is not "default". */
+  readonly fullRule?: string;
   /** partial_rotary_factor where the config has none. */
   readonly partial?: number;
   /** head_dim where the config has none. */
@@ -22,16 +24,19 @@ export interface ModelTraits {
   readonly section?: readonly number[];
   /** The rotating channels stand last in the head. */
   readonly trailing?: boolean;
+  /** Multi-head latent attention: the part of a head that rotates is a tensor of its own, of qk_rope_head_dim channels. */
+  readonly latent?: boolean;
 }
 
 const gemma = { headDim: 256 };
 const gemmaLayers = { headDim: 256, layers: { full_attention: 1e6, sliding_attention: 1e4 } };
+const gemma4: ModelTraits = { ...gemmaLayers, fullRule: "proportional" };
 const bert = { layers: { full_attention: 160000, sliding_attention: 1e4 } };
 const glm: ModelTraits = { pairing: "interleaved", partial: 0.5, headDim: 128 };
 const glmVision: ModelTraits = { pairing: "interleaved", axes: "chunked", section: [8, 12, 12] };
 const ernie: ModelTraits = { pairing: "interleaved", theta: 5e5 };
 const ernieVision: ModelTraits = { ...ernie, axes: "ernie", section: [22, 22, 20] };
-const mla: ModelTraits = { pairing: "interleaved_to_half" };
+const mla: ModelTraits = { pairing: "interleaved_to_half", latent: true };
 const qwenVision: ModelTraits = { theta: 1e6, axes: "chunked", section: [16, 24, 24] };
 const qwen3Vision: ModelTraits = { theta: 5e5, headDim: 128, axes: "interleaved", section: [24, 20, 20] };
 const qwen35: ModelTraits = { partial: 0.25, headDim: 256, axes: "interleaved", section: [11, 11, 10] };
@@ -68,7 +73,7 @@ const models: Readonly<Record<string, ModelTraits>> = {
   llama4,
   llama4_text: llama4,
   blt: { pairing: "interleaved", theta: 5e5 },
-  deepseek_v2: { pairing: "interleaved" },
+  deepseek_v2: { pairing: "interleaved", latent: true },
   deepseek_v4: { pairing: "interleaved", headDim: 512, partial: 64 / 512, trailing: true, layers: { main: 1e4, compress: 160000 } },
   openai_privacy_filter: { pairing: "interleaved", theta: 150000, headDim: 64 },
   // Read at (2j, 2j + 1), written at (j, j + R/2).
@@ -87,6 +92,8 @@ const models: Readonly<Record<string, ModelTraits>> = {
   gemma3: gemmaLayers,
   gemma3_text: gemmaLayers,
   gemma3n_text: gemmaLayers,
+  gemma4,
+  gemma4_text: gemma4,
   t5gemma2_text: gemmaLayers,
   t5gemma2_decoder: gemmaLayers,
   modernbert: bert,

@@ -17,13 +17,29 @@ export type Pairing = "half" | "interleaved" | "interleaved_to_half";
 export type Angles = "exact" | "hf";
 
 /** Small integers or positions: a tensor, or numbers on the host that are uploaded for the call. */
-export type Indices = Tensor | readonly number[] | Int32Array | BigInt64Array | Float32Array | Float64Array;
+export type Indices =
+  | Tensor
+  | readonly number[]
+  | Int8Array
+  | Uint8Array
+  | Uint8ClampedArray
+  | Int16Array
+  | Uint16Array
+  | Int32Array
+  | Uint32Array
+  | BigInt64Array
+  | BigUint64Array
+  | Float16Array
+  | Float32Array
+  | Float64Array;
 
 /** Where each token stands. At most one of `positions`, `offset` and `indptr`/`offsets` may be given; without any, 0 .. S-1 in every batch row. */
 export interface PlacementOptions {
   /**
-   * [nnz], [B, S] or [S] (shared by the rows); with several axes [axes, ...the same], flat numbers axis by axis. int32, int64 or float32; host
-   * numbers become int32 where all are integers (int64 beyond 2^31), else float32. An integer -1 on one axis and a NaN leave their token as it is.
+   * [nnz], [B, S] or [S] (shared by the rows); with several axes [axes, ...the same], flat numbers axis by axis. Tensors are int32, int64 or
+   * float32. A `number[]` becomes int32 where all are integers (int64 beyond 2^31), else float32; typed arrays of integers are integers, those of
+   * floats float32 (a Float64Array of integers other than -1 stays exact). An integer -1 on one axis and a NaN leave their token as it is; -1
+   * among floats is a position.
    */
   readonly positions?: Indices | undefined;
   /** All rows start here. Default 0. */
@@ -44,7 +60,7 @@ export interface CallOptions {
   readonly stream?: Stream | undefined;
 }
 
-/** Options of {@linkcode RotaryEmbedding.forwardInplace}. */
+/** Options of {@linkcode RotaryEmbedding.forwardInplace}: those of {@linkcode RotaryEmbedding.forward} without `out`. */
 export interface InplaceOptions extends PlacementOptions, CallOptions {
   /** The length of the longest sequence, for rules that depend on it; those of this version do not. A positive integer. */
   readonly contextLength?: number | undefined;
@@ -52,13 +68,16 @@ export interface InplaceOptions extends PlacementOptions, CallOptions {
   readonly seqLen?: number | undefined;
 }
 
-/** Options of {@linkcode RotaryEmbedding.forward}. */
+/** Options of the methods of {@linkcode RotaryEmbedding} that rotate. */
 export interface ForwardOptions extends InplaceOptions {
-  /** Write here instead of into new tensors. A tensor that is exactly the input is the in-place call. */
-  readonly out?: readonly [Tensor, Tensor | null] | undefined;
+  /**
+   * Write here instead of into new tensors: two tensors (the second null where k is) for `forward`, one for `rotate`; `forwardInplace` takes none. A
+   * tensor that is exactly the input is the in-place call.
+   */
+  readonly out?: Tensor | readonly [Tensor, Tensor | null] | undefined;
 }
 
-/** Options of {@linkcode RotaryEmbedding.rotate}. */
+/** {@linkcode ForwardOptions} as {@linkcode RotaryEmbedding.rotate} takes them. */
 export interface RotateOptions extends InplaceOptions {
   /** Write here instead of into a new tensor. */
   readonly out?: Tensor | undefined;
@@ -153,6 +172,13 @@ export function checkCallOptions(operation: string, options: unknown, known: rea
     throw argumentError(operation, "options", "an object", "a Tensor", `Its keys are ${known.join(", ")}.`);
   }
   checkOptions(operation, options, known);
+}
+
+/** Refuses `out` where q and k themselves are overwritten. */
+export function refuseOut(operation: string, options: unknown): void {
+  const out: unknown = typeof options === "object" && options !== null && "out" in options ? options.out : undefined;
+  if (out === undefined) return;
+  throw argumentError(operation, "out", "absent, for an in-place call overwrites q and k", describe(out));
 }
 
 /** q and k of a call: live tensors. k may be null, but not forgotten. */

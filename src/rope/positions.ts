@@ -3,15 +3,16 @@ import { argumentError, describe } from "../arguments.ts";
 import type { DeviceState } from "../device/state.ts";
 import { checkTensor, geometryOf, stateOf } from "../tensor/operations.ts";
 import { Tensor } from "../tensor/tensor.ts";
+import type { Indices } from "./options.ts";
 
-type HostNumbers = ArrayLike<number> & object;
+type HostArray = Exclude<Indices, Tensor>;
 
 /** Whether a value is an array of any kind; a tensor is none. */
-function isHostArray(value: unknown): value is HostNumbers | BigInt64Array {
+function isHostArray(value: unknown): value is HostArray {
   return Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
 }
 
-function checkHostArray(operation: string, argument: string, value: unknown, state: DeviceState): HostNumbers | BigInt64Array {
+function checkHostArray(operation: string, argument: string, value: unknown, state: DeviceState): HostArray {
   if (!isHostArray(value)) throw argumentError(operation, argument, "a Tensor or an array of numbers", describe(value));
   if (state.recording !== null) {
     throw argumentError(
@@ -39,12 +40,26 @@ function upload(numbers: readonly number[], shape: number[], state: DeviceState)
   return Tensor.from(numbers, shape, { dtype: numbers.every(Number.isInteger) ? "int64" : "float32", device });
 }
 
-/** Positions on the host. Typed arrays of a dtype that positions have are taken as they are. */
-function uploadPositions(operation: string, values: HostNumbers | BigInt64Array, shape: number[], state: DeviceState): Tensor {
-  if (values instanceof Int32Array || values instanceof BigInt64Array || values instanceof Float32Array) {
-    return Tensor.from(values, shape, { device: state.device });
+/** 64-bit integers as they are; unsigned ones beyond the largest int64, which no position reaches, saturate. */
+function uploadBigIntegers(values: BigInt64Array | BigUint64Array, shape: number[], state: DeviceState): Tensor {
+  const most = 2n ** 63n - 1n;
+  const signed = values instanceof BigInt64Array ? values : BigInt64Array.from(values, (value) => value > most ? most : value);
+  return Tensor.from(signed, shape, { device: state.device });
+}
+
+/**
+ * Positions on the host. Typed arrays of a dtype that positions have are taken as they are. Those of other floats become float32, in which -1 is a
+ * position; a Float64Array of integers stays exact unless it holds a -1, which would be padding among integers.
+ */
+function uploadPositions(operation: string, values: HostArray, shape: number[], state: DeviceState): Tensor {
+  if (values instanceof Int32Array || values instanceof Float32Array) return Tensor.from(values, shape, { device: state.device });
+  if (values instanceof BigInt64Array || values instanceof BigUint64Array) return uploadBigIntegers(values, shape, state);
+  if (
+    values instanceof Float16Array || (values instanceof Float64Array && !values.every((value) => Number.isInteger(value) && value !== -1))
+  ) {
+    return Tensor.from(Float32Array.from(values), shape, { device: state.device });
   }
-  const numbers: number[] = Array.isArray(values) ? values : Array.from(values);
+  const numbers: readonly number[] = Array.isArray(values) ? values : Array.from(values);
   for (let i = 0; i < numbers.length; ++i) {
     const value: unknown = numbers[i];
     if (typeof value !== "number") throw argumentError(operation, `positions[${i}]`, "a number", describe(value));
@@ -86,11 +101,10 @@ export function resolvePositionList(operation: string, given: unknown, axes: num
 function uploadIntegers(
   operation: string,
   argument: string,
-  given: unknown,
+  values: HostArray,
   state: DeviceState,
   check: (value: number, index: number) => string | undefined,
 ): Tensor {
-  const values = checkHostArray(operation, argument, given, state);
   const numbers = new Array<number>(values.length);
   for (let i = 0; i < numbers.length; ++i) {
     const entry: unknown = values[i];
@@ -114,7 +128,8 @@ export function resolveIndptr(operation: string, given: unknown, q: Tensor): Ten
   }
   const tokens = shape[0] ?? 0;
   let previous = 0;
-  const tensor = uploadIntegers(operation, "indptr", given, stateOf(q), (value, index) => {
+  const values = checkHostArray(operation, "indptr", given, stateOf(q));
+  const tensor = uploadIntegers(operation, "indptr", values, stateOf(q), (value, index) => {
     if (value < previous) return index === 0 ? "at least 0" : `at least the entry before it, ${previous}`;
     if (value > tokens) return `at most the number of tokens, ${tokens}`;
     previous = value;
@@ -125,8 +140,11 @@ export function resolveIndptr(operation: string, given: unknown, q: Tensor): Ten
   throw argumentError(operation, "indptr", "one entry more than there are requests", "none");
 }
 
-/** Offsets. */
+/** Offsets; on the host any integers, of which too large ones are faults of the call. */
 export function resolveOffsets(operation: string, given: unknown, q: Tensor): Tensor {
   if (given instanceof Tensor) return checkTensor(operation, "offsets", given);
-  return uploadIntegers(operation, "offsets", given, stateOf(q), () => undefined);
+  const state = stateOf(q);
+  const values = checkHostArray(operation, "offsets", given, state);
+  if (values instanceof BigInt64Array || values instanceof BigUint64Array) return uploadBigIntegers(values, [values.length], state);
+  return uploadIntegers(operation, "offsets", values, state, () => undefined);
 }

@@ -1,5 +1,5 @@
 // From the options of an embedding to the numbers of its rule: how many channels rotate, how fast, on how many axes.
-import { argumentError, checkInteger, checkOptions, describe, quote } from "../arguments.ts";
+import { argumentError, checkInteger, describe, quote } from "../arguments.ts";
 import { enums } from "../native/layouts.ts";
 import type { RotaryEmbeddingOptions } from "./embedding.ts";
 import type { Rule } from "./frequencies.ts";
@@ -37,7 +37,7 @@ export interface Llama3Scaling extends CommonScaling {
   readonly lowFreqFactor: number;
   /** Wavelengths below the original length / highFreqFactor are kept. At least lowFreqFactor; equal to it is a hard step. */
   readonly highFreqFactor: number;
-  /** The context length the model was first trained with. Default: maxSeqLen, which then must be given. */
+  /** The context length the model was first trained with. Default: maxSeqLen, which is 2048 where it is not given. */
   readonly originalMaxPositionEmbeddings?: number | undefined;
 }
 
@@ -56,6 +56,18 @@ export const supportedRules: readonly string[] = Object.keys(ruleKeys);
 // The rule with the options' attention factor, before its theta and dimensions are known.
 type Numbers = Pick<Rule, "kind" | "factor" | "lowFreqFactor" | "highFreqFactor" | "originalMaxPosition">;
 
+const defaultMaxSeqLen = 2048;
+
+function checkScalingKeys(operation: string, scaling: RopeScaling): void {
+  const known = ["ropeType", "ropeTheta", "partialRotaryFactor", ...ruleKeys[scaling.ropeType]];
+  for (const key in scaling) {
+    const value: unknown = scaling[key as keyof RopeScaling];
+    if (known.includes(key) || value === undefined) continue;
+    const expected = `absent, for the keys of ${quote(scaling.ropeType)} are ${known.join(", ")}`;
+    throw argumentError(operation, `scaling.${key.slice(0, 60)}`, expected, describe(value));
+  }
+}
+
 function checkScaling(operation: string, scaling: RopeScaling, maxSeqLen: number | undefined): Numbers {
   if (typeof scaling !== "object" || scaling === null) {
     throw argumentError(operation, "scaling", 'an object such as { ropeType: "linear", factor: 4 }', describe(scaling));
@@ -71,7 +83,7 @@ function checkScaling(operation: string, scaling: RopeScaling, maxSeqLen: number
       snake ? "Keys are in camelCase here; RotaryEmbedding.fromConfig reads those of a config.json." : undefined,
     );
   }
-  checkOptions(operation, scaling, ["ropeType", "ropeTheta", "partialRotaryFactor", ...ruleKeys[scaling.ropeType]]);
+  checkScalingKeys(operation, scaling);
   const plain = { kind: enums.RULE_DEFAULT, factor: 0, lowFreqFactor: 0, highFreqFactor: 0, originalMaxPosition: 0 };
   if (scaling.ropeType === "default") return plain;
   const factor = checkPositive(operation, "scaling.factor", scaling.factor);
@@ -81,7 +93,8 @@ function checkScaling(operation: string, scaling: RopeScaling, maxSeqLen: number
   if (lowFreqFactor > highFreqFactor) {
     throw argumentError(operation, "scaling.lowFreqFactor", `at most scaling.highFreqFactor, ${highFreqFactor}`, String(lowFreqFactor));
   }
-  const original = scaling.originalMaxPositionEmbeddings ?? maxSeqLen;
+  const given = scaling.originalMaxPositionEmbeddings;
+  const original = given === undefined ? maxSeqLen ?? defaultMaxSeqLen : given;
   const originalMaxPosition = checkPositive(operation, "scaling.originalMaxPositionEmbeddings", original);
   return { kind: enums.RULE_LLAMA3, factor, lowFreqFactor, highFreqFactor, originalMaxPosition };
 }
@@ -130,6 +143,8 @@ function resolveAxisOfPair(operation: string, options: RotaryEmbeddingOptions, p
   return axisOfPair;
 }
 
+const mostHeads = 65536; // of rope_frequencies_create
+
 function copyFrequencies(
   operation: string,
   given: ArrayLike<number>,
@@ -137,10 +152,11 @@ function copyFrequencies(
   axes: number,
   single: boolean,
 ): Float64Array<ArrayBuffer> {
-  const isList = Array.isArray(given) || (ArrayBuffer.isView(given) && !(given instanceof DataView));
+  const isList = typeof given === "object" && given !== null && Number.isSafeInteger(given.length) && given.length >= 0;
   if (!isList) throw argumentError(operation, "frequencies", "an array of numbers", describe(given));
   const each = single ? pairs : axes * pairs;
-  if (given.length !== each && (single || given.length === 0 || given.length % each !== 0)) {
+  const heads = given.length / each;
+  if (heads !== 1 && (single || !Number.isInteger(heads) || heads < 1 || heads > mostHeads)) {
     const shapes = single
       ? `${pairs} numbers, [R/2]`
       : `${each} numbers, [${axes === 1 ? "" : "axes, "}R/2], or a multiple for [axes, heads, R/2]`;

@@ -52,7 +52,17 @@ export function toBfloat16(x: ArrayLike<number>): Uint16Array {
   return fromNumbers("toBfloat16", x, "bfloat16") as Uint16Array;
 }
 
-/** The values of bfloat16 bits, all of which float32 holds exactly. */
+/**
+ * The values of bfloat16 bits, all of which float32 holds exactly.
+ *
+ * @example
+ * ```ts
+ * import { fromBfloat16, Tensor } from "@librope/rope";
+ *
+ * using x = Tensor.full([2], -1.5, { dtype: "bfloat16", device: "cpu" });
+ * console.assert(fromBfloat16(x.readBlocking()).join() === "-1.5,-1.5");
+ * ```
+ */
 export function fromBfloat16(x: Uint16Array): Float32Array {
   const operation = "fromBfloat16";
   if (!(x instanceof Uint16Array)) throw argumentError(operation, "x", "a Uint16Array", describe(x));
@@ -74,7 +84,17 @@ export function toFloat8(x: ArrayLike<number>, dtype: Float8DType = "float8_e4m3
   return fromNumbers("toFloat8", x, checkFloat8("toFloat8", dtype)) as Uint8Array;
 }
 
-/** The values of float8 bits, all of which float32 holds exactly. */
+/**
+ * The values of float8 bits, all of which float32 holds exactly.
+ *
+ * @example
+ * ```ts
+ * import { fromFloat8, Tensor } from "@librope/rope";
+ *
+ * using x = Tensor.full([2], -1.5, { dtype: "float8_e5m2", device: "cpu" });
+ * console.assert(fromFloat8(x.readBlocking(), "float8_e5m2").join() === "-1.5,-1.5");
+ * ```
+ */
 export function fromFloat8(x: Uint8Array, dtype: Float8DType = "float8_e4m3fn"): Float32Array {
   const operation = "fromFloat8";
   if (!(x instanceof Uint8Array)) throw argumentError(operation, "x", "a Uint8Array", describe(x));

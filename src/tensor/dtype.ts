@@ -44,37 +44,37 @@ export interface DTypeInfo {
   readonly bytes: number;
   /** The name of the typed array that holds it. */
   readonly array: string;
-  /** Whether it holds integers only, and which. */
-  readonly integers: { readonly least: number; readonly most: number } | null;
+  /** Whether it holds integers only. */
+  readonly isInteger: boolean;
   /** A typed array over memory. */
   readonly over: (buffer: ArrayBufferLike, byteOffset: number, length: number) => HostArray;
 }
 
-const float8 = { bytes: 1, array: "Uint8Array", integers: null, over: overUint8 };
+const float8 = { bytes: 1, array: "Uint8Array", isInteger: false, over: overUint8 };
 
 /** Everything known of each dtype. */
 export const dtypes: Readonly<Record<DType, DTypeInfo>> = {
-  float64: { code: enums.FLOAT64, bytes: 8, array: "Float64Array", integers: null, over: (b, o, n) => new Float64Array(b, o, n) },
-  float32: { code: enums.FLOAT32, bytes: 4, array: "Float32Array", integers: null, over: (b, o, n) => new Float32Array(b, o, n) },
-  float16: { code: enums.FLOAT16, bytes: 2, array: "Float16Array", integers: null, over: (b, o, n) => new Float16Array(b, o, n) },
-  bfloat16: { code: enums.BFLOAT16, bytes: 2, array: "Uint16Array", integers: null, over: (b, o, n) => new Uint16Array(b, o, n) },
+  float64: { code: enums.FLOAT64, bytes: 8, array: "Float64Array", isInteger: false, over: (b, o, n) => new Float64Array(b, o, n) },
+  float32: { code: enums.FLOAT32, bytes: 4, array: "Float32Array", isInteger: false, over: (b, o, n) => new Float32Array(b, o, n) },
+  float16: { code: enums.FLOAT16, bytes: 2, array: "Float16Array", isInteger: false, over: (b, o, n) => new Float16Array(b, o, n) },
+  bfloat16: { code: enums.BFLOAT16, bytes: 2, array: "Uint16Array", isInteger: false, over: (b, o, n) => new Uint16Array(b, o, n) },
   float8_e4m3fn: { code: enums.FLOAT8_E4M3FN, ...float8 },
   float8_e5m2: { code: enums.FLOAT8_E5M2, ...float8 },
   int64: {
     code: enums.INT64,
     bytes: 8,
     array: "BigInt64Array",
-    integers: { least: Number.MIN_SAFE_INTEGER, most: Number.MAX_SAFE_INTEGER },
+    isInteger: true,
     over: (b, o, n) => new BigInt64Array(b, o, n),
   },
   int32: {
     code: enums.INT32,
     bytes: 4,
     array: "Int32Array",
-    integers: { least: -(2 ** 31), most: 2 ** 31 - 1 },
+    isInteger: true,
     over: (b, o, n) => new Int32Array(b, o, n),
   },
-  uint8: { code: enums.UINT8, bytes: 1, array: "Uint8Array", integers: { least: 0, most: 255 }, over: overUint8 },
+  uint8: { code: enums.UINT8, bytes: 1, array: "Uint8Array", isInteger: true, over: overUint8 },
 };
 
 function overUint8(buffer: ArrayBufferLike, byteOffset: number, length: number): Uint8Array {

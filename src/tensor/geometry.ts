@@ -1,6 +1,7 @@
 // What a tensor is apart from its memory: dtype, shape and strides. Never changed, so that tensors of one form share one object and the results
 // of an operation cost no new arrays. Only the arrays that callers see are frozen: reading a frozen array is ten times slower in Bun.
 import { argumentError, checkCount, describe } from "../arguments.ts";
+import { RopeArgumentError } from "../errors.ts";
 import { enums } from "../native/layouts.ts";
 import { type DType, dtypes } from "./dtype.ts";
 
@@ -89,9 +90,7 @@ export function denseGeometry(dtype: DType, shape: readonly number[]): Geometry 
 
 /** A copy of a caller's shape: rank 0 to 6, counts, and a number of bytes that a float64 holds exactly. */
 export function checkShape(operation: string, value: unknown, bytesPerElement: number): readonly number[] {
-  if (!Array.isArray(value)) {
-    throw argumentError(operation, "shape", "an array of counts", describe(value), "A vector of 8 has the shape [8].");
-  }
+  if (!Array.isArray(value)) throw notAShape(operation, "an array of counts", value);
   if (value.length > enums.MAX_RANK) {
     throw argumentError(operation, "shape", `an array of 0 to ${enums.MAX_RANK} counts`, `${value.length} of them`);
   }
@@ -111,6 +110,12 @@ export function checkShape(operation: string, value: unknown, bytesPerElement: n
   return shape;
 }
 
+/** The error of a shape that is no array. */
+export function notAShape(operation: string, expected: string, value: unknown): RopeArgumentError {
+  const advice = ArrayBuffer.isView(value) ? "Convert it: Array.from(shape)." : "A vector of 8 has the shape [8].";
+  return argumentError(operation, "shape", expected, describe(value), advice);
+}
+
 /** "[2, 8, 64]" */
 export function shapeText(shape: readonly number[]): string {
   return `[${shape.join(", ")}]`;
@@ -127,8 +132,6 @@ export function sameShape(a: readonly number[], b: readonly number[]): boolean {
 /** An axis; negative ones count from the end. */
 export function checkAxis(operation: string, argument: string, value: unknown, rank: number): number {
   if (typeof value === "number" && Number.isInteger(value) && value >= -rank && value < rank) return value < 0 ? value + rank : value + 0;
-  const expected = rank === 0
-    ? "absent, as a tensor of rank 0 has no axes"
-    : `an axis from ${-rank} to ${rank - 1} (negative ones count from the end)`;
-  throw argumentError(operation, argument, expected, describe(value));
+  if (rank === 0) throw new RopeArgumentError({ operation, argument, message: "a tensor of rank 0 has no axes" });
+  throw argumentError(operation, argument, `an axis from ${-rank} to ${rank - 1} (negative ones count from the end)`, describe(value));
 }

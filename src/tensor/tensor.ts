@@ -25,7 +25,8 @@ export interface TensorOptions<D extends DType = DType> {
  * with the last tensor on it. Dispose of every tensor, or declare it with `using`; the garbage collector only catches what was forgotten.
  *
  * `shape`, `strides`, `dtype`, `device`, `size`, `byteLength`, `isContiguous` and `disposed` can be read of a disposed tensor; everything else
- * throws RopeDisposedError.
+ * throws RopeDisposedError. A tensor cannot be posted to a Worker or cloned with structuredClone, which make an empty object of it: post what
+ * read() returns, or share memory with Tensor.from of an array over a SharedArrayBuffer.
  *
  * @example
  * ```ts
@@ -71,6 +72,14 @@ export class Tensor<D extends DType = DType> {
     access.geometry = (tensor) => tensor.#geometry;
     access.storage = (tensor) => tensor.#live("Tensor", "this tensor");
     access.offset = (tensor) => tensor.#offset;
+    // What console.log prints of it, in Bun (which takes Node's symbol) and in Deno.
+    for (const name of ["nodejs.util.inspect.custom", "Deno.customInspect"]) {
+      Object.defineProperty(Tensor.prototype, Symbol.for(name), {
+        value(this: Tensor): string {
+          return this.toString();
+        },
+      });
+    }
   }
 
   // ---- making tensors ------------------------------------------------------------------------------------------------------------------
@@ -132,18 +141,19 @@ export class Tensor<D extends DType = DType> {
   }
 
   /**
-   * A tensor of one value, rounded to the dtype.
+   * A tensor of one value, converted to the dtype as `to` converts: floats round to nearest even, integers truncate and saturate, NaN gives 0.
    *
-   * @throws RopeArgumentError where an integer dtype cannot hold the value: fractions, NaN, out of range.
+   * @throws RopeArgumentError where the value is no number.
    */
   static full<D extends DType = "float32">(shape: readonly number[], value: number, options?: TensorOptions<D>): Tensor<D> {
     return create.full(shape, value, options) as Tensor<D>;
   }
 
   /**
-   * start, start + step, ... : `n` of them, by default int32 from 0 in steps of 1.
+   * start, start + step, ... : `n` of them, by default int32 from 0 in steps of 1. Each is converted to the dtype as `to` converts: floats round to
+   * nearest even, integers truncate and saturate.
    *
-   * @throws RopeArgumentError where an integer dtype cannot hold every one of them.
+   * @throws RopeArgumentError where n is no count, or start or step no finite number.
    * @example
    * ```ts
    * import { Tensor } from "@librope/rope";
@@ -239,8 +249,9 @@ export class Tensor<D extends DType = DType> {
   }
 
   /**
-   * The memory itself as a typed array, without a copy; CPU only. Portable code uses read() and write(). The array has length 0 once the memory
-   * is released. Of a tensor larger than 2 GiB it needs Deno's unscoped --allow-ffi, and must not be larger than an ArrayBuffer can be.
+   * The memory itself as a typed array, without a copy; CPU only. Portable code uses read() and write(). Once the memory is released every array
+   * taken from here has length 0, also one that the caller has kept: read() or `data.slice()` makes a copy that stays. Of a tensor larger than
+   * 2 GiB it needs Deno's unscoped --allow-ffi, and must not be larger than an ArrayBuffer can be.
    *
    * @throws RopeArgumentError for a strided view: its elements are not one array.
    */
@@ -453,7 +464,8 @@ export class Tensor<D extends DType = DType> {
 
   /**
    * Lets the memory go; it returns to the pool with the last tensor on it, so views of this one stay valid and a view leaves its base alone.
-   * An array that Tensor.from was given stays the caller's. Harmless when repeated.
+   * Arrays that `data` gave have length 0 then; to keep the elements, copy them before: read() or `data.slice()`. An array that Tensor.from was
+   * given stays the caller's. Harmless when repeated.
    */
   dispose(): void {
     if (this.#slot.generation !== this.#generation) return;
@@ -466,16 +478,23 @@ export class Tensor<D extends DType = DType> {
     this.dispose();
   }
 
-  /** "Tensor float32 [2, 3] on cpu" */
+  /** "Tensor(float32[2, 3], cpu)"; console.log prints it too. */
   toString(): string {
-    return `Tensor ${this.#geometry.dtype} ${shapeText(this.#geometry.shape)} on ${this.#device.name}${this.disposed ? ", disposed" : ""}`;
+    return `Tensor(${this.#geometry.dtype}${shapeText(this.#geometry.shape)}, ${this.#device.name}${this.disposed ? ", disposed" : ""})`;
   }
 
   /** The storage, of a live tensor with its memory. */
   #live(operation: string, argument: string): Storage {
     const { generation, storage } = this.#slot;
     if (generation !== this.#generation || storage === null) {
-      throw new RopeDisposedError({ operation, argument, expected: "live", actual: "a tensor that was disposed of" });
+      throw new RopeDisposedError({
+        operation,
+        argument,
+        expected: "live",
+        actual: "a tensor that was disposed of",
+        advice:
+          "Do not use it after dispose() or outside its `using` scope: keep it alive until its last use, or clone() what must live longer.",
+      });
     }
     if (storage.exposed && storage.detached) {
       throw new RopeDisposedError({

@@ -1,7 +1,8 @@
 // The forms of views: pure arithmetic on shapes and strides, no memory touched and no native call.
 import { argumentError, checkInteger, describe } from "../arguments.ts";
+import { RopeArgumentError } from "../errors.ts";
 import { enums } from "../native/layouts.ts";
-import { checkAxis, denseGeometry, Geometry, shapeText } from "./geometry.ts";
+import { checkAxis, denseGeometry, Geometry, notAShape, shapeText } from "./geometry.ts";
 
 /** A view's form, and how many elements behind the base's first it begins. */
 export interface View {
@@ -16,23 +17,19 @@ function changed(list: readonly number[], at: number, value: number): readonly n
 }
 
 /** An index into [0, length]; negative ones count from the end, as in Array.prototype.slice. */
-function checkBound(argument: string, value: unknown, least: number, length: number): number {
+function checkBound(argument: string, value: unknown, length: number): number {
   const bound = typeof value === "number" && Number.isInteger(value) ? value + (value < 0 ? length : 0) : NaN;
-  if (bound >= least && bound <= length) return bound;
-  throw argumentError(
-    "Tensor.slice",
-    argument,
-    `an integer from ${least} to ${length} (negative ones count from the end)`,
-    describe(value),
-  );
+  if (bound >= 0 && bound <= length) return bound;
+  throw argumentError("Tensor.slice", argument, `an integer from 0 to ${length} (negative ones count from the end)`, describe(value));
 }
 
 /** Elements start to end of one axis. */
 export function sliceView(base: Geometry, axis: unknown, start: unknown, end: unknown): View {
   const along = checkAxis("Tensor.slice", "axis", axis, base.shape.length);
   const length = base.shape[along] ?? 0;
-  const from = checkBound("start", start, 0, length);
-  const to = end === undefined ? length : checkBound("end", end, from, length);
+  const from = checkBound("start", start, length);
+  const to = end === undefined ? length : checkBound("end", end, length);
+  if (from > to) throw argumentError("Tensor.slice", "start", `at most end, which is ${to} here`, String(from));
   return {
     geometry: new Geometry(base.dtype, changed(base.shape, along, to - from), base.strides),
     offset: from === to ? 0 : from * (base.strides[along] ?? 0),
@@ -43,7 +40,10 @@ export function sliceView(base: Geometry, axis: unknown, start: unknown, end: un
 export function selectView(base: Geometry, axis: unknown, index: unknown): View {
   const along = checkAxis("Tensor.select", "axis", axis, base.shape.length);
   const length = base.shape[along] ?? 0;
-  if (length === 0) throw argumentError("Tensor.select", "index", "absent, as the axis is empty", describe(index));
+  if (length === 0) {
+    const message = `the axis is empty: axis ${along} of the shape ${shapeText(base.shape)} has no element to select`;
+    throw new RopeArgumentError({ operation: "Tensor.select", argument: "index", message });
+  }
   const from = checkInteger("Tensor.select", "index", index, -length, length - 1);
   const keep = (_: number, at: number) => at !== along;
   const shape = base.shape.filter(keep);
@@ -79,7 +79,7 @@ export function reshapeView(base: Geometry, shape: unknown): View {
 
 function checkReshape(base: Geometry, value: unknown): readonly number[] {
   const operation = "Tensor.reshape";
-  if (!Array.isArray(value)) throw argumentError(operation, "shape", "an array of counts, one of which may be -1", describe(value));
+  if (!Array.isArray(value)) throw notAShape(operation, "an array of counts, one of which may be -1", value);
   if (value.length > enums.MAX_RANK) {
     throw argumentError(operation, "shape", `an array of 0 to ${enums.MAX_RANK} counts`, `${value.length} of them`);
   }

@@ -82,6 +82,8 @@ describe.each(devices)("on %s", (name) => {
     expect(device.info.kind).toBe(device.kind);
     expect(device.info.usable).toBe(true);
     expect(device.info.memoryBytes).toBeGreaterThan(2 ** 28);
+    const capability: [number, number] | undefined = device.info.computeCapability;
+    expect(capability === undefined).toBe(device.kind === "cpu");
   });
 
   test("health, faults and synchronize of a device that works", async () => {

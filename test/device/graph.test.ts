@@ -1,6 +1,16 @@
 // Graphs: what a capture records, what it refuses, what it keeps alive, and how it ends when something goes wrong.
 import { describe, expect, test } from "bun:test";
-import { Graph, RopeArgumentError, RopeDisposedError, type Stream, Tensor, toBfloat16 } from "../../mod.ts";
+import {
+  applyRopePosIdsInplace,
+  Graph,
+  RopeArgumentError,
+  RopeDisposedError,
+  RopeFaultError,
+  RotaryEmbedding,
+  type Stream,
+  Tensor,
+  toBfloat16,
+} from "../../mod.ts";
 import { notObjects } from "../support/coercion.ts";
 import { devices, open } from "../support/devices.ts";
 import { collectGarbage } from "../support/runtime.ts";
@@ -127,6 +137,44 @@ describe.each(devices)("on %s", (name) => {
     graph.launch();
   });
 
+  test("no other stream than the recording one: its work would run at once, on memory that is only recorded", () => {
+    using x = Tensor.full([2], 1, { device });
+    using y = Tensor.zeros([2], { device });
+    using other = device.createStream();
+    using graph = device.capture((stream) => {
+      for (const wrong of [other, device.stream]) {
+        const error = thrownBy(() => y.copyFrom(x, { stream: wrong }));
+        expect(error).toBeInstanceOf(RopeArgumentError);
+        expect(error).toMatchObject({ operation: "Tensor.copyFrom", argument: "stream", expected: "the stream that records, or none" });
+      }
+      y.copyFrom(x, { stream });
+    });
+    expect([...y.readBlocking()]).toEqual([0, 0]);
+    graph.launch();
+    expect([...y.readBlocking()]).toEqual([1, 1]);
+    using z = Tensor.zeros([2], { device });
+    z.copyFrom(y, { stream: other });
+    other.synchronizeBlocking();
+    expect([...z.readBlocking()]).toEqual([1, 1]);
+  });
+
+  test("the fault of a launch names the operation inside, without the C library's prefix", () => {
+    using q = Tensor.zeros([1, 1, 4], { device });
+    using positions = Tensor.zeros([1], { dtype: "int64", device });
+    using graph = device.capture(() => applyRopePosIdsInplace(q, null, positions));
+    using rope = new RotaryEmbedding({ dim: 4, device });
+    using table = device.capture(() => rope.cosSin(positions));
+    positions.write([2 ** 40]);
+    for (const [what, operation] of [[graph, "rotate"], [table, "cosSin"]] as const) {
+      const error = thrownBy(() => {
+        what.launch();
+        device.stream.synchronizeBlocking();
+      });
+      expect(error).toBeInstanceOf(RopeFaultError);
+      expect((error as RopeFaultError).fault).toMatchObject({ operation, value: 2 ** 40 });
+    }
+  });
+
   test("what `record` throws comes out, and nothing of the recording is left", () => {
     using x = Tensor.full([8], 1, { device });
     const before = [device.memory().bytesInUse, device.memory().liveTensors, usage().handles];
@@ -168,7 +216,7 @@ describe.each(devices)("on %s", (name) => {
     stream.dispose();
     expect(() => graph.launch(stream)).toThrow(RopeDisposedError);
     graph.dispose();
-    expect(() => graph.launch()).toThrow(/Graph\.launch: this graph must be live/);
+    expect(() => graph.launch()).toThrow(/Graph\.launch: this graph must be live, got a disposed one\. Do not use it after dispose\(\)/);
     expect(() => new (Graph as Loose)()).toThrow(/Use device\.capture\(\)/);
   });
 
@@ -207,3 +255,12 @@ describe.each(devices)("on %s", (name) => {
     expect(done()).toBe(true);
   });
 });
+
+function thrownBy(use: () => unknown): unknown {
+  try {
+    use();
+  } catch (error) {
+    return error;
+  }
+  return undefined;
+}

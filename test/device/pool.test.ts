@@ -1,7 +1,9 @@
 // The CPU's pool: size classes, alignment, reuse, trimming, and storages that know their streams.
 import { describe, expect, test } from "bun:test";
 import { Device, Tensor } from "../../mod.ts";
-import { classBytes, sizeClass } from "../../src/device/pool.ts";
+import { deviceState } from "../../src/device/device.ts";
+import { classBytes, CpuPool, sizeClass } from "../../src/device/pool.ts";
+import type { Storage } from "../../src/device/storage.ts";
 import { access } from "../../src/tensor/descriptors.ts";
 import { Random } from "../support/random.ts";
 
@@ -54,6 +56,39 @@ test("trim drops free buffers only", () => {
   using _again = Tensor.empty([100_000], { device });
   expect(device.memory().driverAllocations).toBe(driverAllocations + 1);
   expect(device.memory().bytesReserved).toBeGreaterThan(bytesReserved);
+});
+
+test("free memory is kept up to what is in use or a limit, whichever is more; what is more goes back", () => {
+  const pool = new CpuPool(deviceState(device), 1024);
+  const acquire = (bytes: number): Storage => pool.acquire(bytes, "test");
+  const state = (): number[] => [pool.bytesInUse, pool.bytesReserved, pool.driverAllocations];
+  const [a, b, c] = [acquire(512), acquire(512), acquire(512)] as const;
+  expect(state()).toEqual([1536, 1536, 3]);
+  for (const storage of [a, b, c]) pool.recycle(storage);
+  expect(state()).toEqual([0, 1024, 3]); // the third would have been more than 1024 free
+  expect(c.buffer).toBe(null);
+  const again = [acquire(512), acquire(512), acquire(512)];
+  expect(state()).toEqual([1536, 1536, 4]);
+  const large = acquire(4096);
+  for (const storage of again) pool.recycle(storage);
+  expect(state()).toEqual([4096, 4096 + 1536, 5]); // no more than is in use
+  pool.recycle(large);
+  expect(state()).toEqual([0, 1536, 5]);
+  pool.trim();
+  expect(state()).toEqual([0, 0, 5]);
+  pool.recycle(acquire(1000));
+  expect(state()).toEqual([0, 1024, 6]); // trim has reset what counts as free
+});
+
+test("a peak does not stay with the process: beyond 512 MiB a buffer is given back when it is released", () => {
+  device.trim();
+  const { bytesReserved } = device.memory();
+  Tensor.empty([2 ** 29], { dtype: "uint8", device }).dispose(); // 512 MiB, of which no page is touched
+  expect(device.memory().bytesReserved).toBe(bytesReserved + 2 ** 29);
+  Tensor.empty([2 ** 29 + 1], { dtype: "uint8", device }).dispose();
+  expect(device.memory().bytesReserved).toBe(bytesReserved + 2 ** 29);
+  device.trim();
+  expect(device.memory().bytesReserved).toBe(bytesReserved);
 });
 
 test("a storage remembers the streams that use it until it is released", () => {

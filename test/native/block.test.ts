@@ -1,7 +1,7 @@
 // Argument blocks, descriptors and the error record: what C reads must be what was written, and what it says must reach the caller.
 import { describe, expect, test } from "bun:test";
 import { Device, RopeArgumentError, RopeDisposedError, type RopeError, RopeFaultError, RopeOutOfMemoryError, Tensor } from "../../mod.ts";
-import { describe as inWords } from "../../src/arguments.ts";
+import { checkInteger, describe as inWords } from "../../src/arguments.ts";
 import { Block } from "../../src/native/block.ts";
 import { enums, layouts } from "../../src/native/layouts.ts";
 import { errorRecord, nativeError, publicName } from "../../src/native/status.ts";
@@ -104,10 +104,33 @@ describe("nativeError", () => {
     const error = nativeError(enums.FAULT, "applyRope") as RopeFaultError;
     expect(error).toBeInstanceOf(RopeFaultError);
     expect(error.fault).toEqual({ code: "position", operation: "applyRope", request: 2, index: 7, value: -(2 ** 40), limit: 2 ** 38 });
-    expect(error.message).toContain("position -1099511627776 of token 7 in request 2 is beyond the limit of 274877906944");
-    expect((nativeError(enums.FAULT, "Graph.launch") as RopeFaultError).fault.operation).toBe("rope_rotate");
+    expect(error.message).toContain("applyRope: the position -1099511627776 of token 7 in request 2 is beyond the limit of 274877906944;");
+    expect(error.argument).toBe(undefined); // offset and offsets make positions too
+    expect((nativeError(enums.FAULT, "Graph.launch") as RopeFaultError).fault.operation).toBe("rotate");
+    put(layouts.error.operation, "rope_cos_sin");
+    expect((nativeError(enums.FAULT, "Graph.launch") as RopeFaultError).fault.operation).toBe("cosSin");
     view.setUint32(layouts.error.fault + layouts.fault.code, enums.FAULT_INDPTR, true);
-    expect((nativeError(enums.FAULT, "applyRope") as RopeFaultError).fault.code).toBe("indptr");
+    expect(nativeError(enums.FAULT, "applyRope")).toMatchObject({ argument: "indptr", fault: { code: "indptr" } });
+  });
+
+  test("positions that int64 does not hold are told in words", () => {
+    view.setUint32(layouts.error.fault + layouts.fault.code, enums.FAULT_POSITION, true);
+    for (const value of [2n ** 63n - 1n, -(2n ** 63n)]) {
+      view.setBigInt64(layouts.error.fault + layouts.fault.value, value, true);
+      const error = nativeError(enums.FAULT, "applyRope") as RopeFaultError;
+      expect(error.message).toBe(
+        "applyRope: the position of token 7 in request 2 is beyond +-2^63 or infinite, where the limit is 274877906944; " +
+          "its row has not been written.",
+      );
+      expect(error.fault.value).toBe(Number(value));
+    }
+  });
+
+  test("what was disposed of comes with advice, C's own where it has one", () => {
+    put(layouts.error.advice, "");
+    expect(nativeError(enums.DISPOSED, "x").message).toMatch(/keep it alive until its last use\.$/);
+    put(layouts.error.advice, "Make another.");
+    expect(nativeError(enums.DISPOSED, "x").message).toMatch(/ Make another\.$/);
   });
 
   test("out of memory has the numbers", () => {
@@ -119,9 +142,27 @@ describe("nativeError", () => {
   });
 
   test("fields of C have their names of TypeScript", () => {
-    expect(["q", "head_dim", "q_out", "k_out", "low_freq_factor", "axis_of_pair", "q_out2"].map(publicName))
+    expect(["q", "head_dim", "q_out", "k_out", "low_freq_factor", "axis_of_pair", "q_out2"].map((field) => publicName(field, "applyRope")))
       .toEqual(["q", "headDim", "out[0]", "out[1]", "lowFreqFactor", "axisOfPair", "qOut2"]);
   });
+});
+
+test("integers that cannot be are told the range, and 2^53 only where that is what they miss", () => {
+  const told = (value: unknown, least?: number, most?: number): string => {
+    try {
+      return `took ${checkInteger("f", "n", value, least, most)}`;
+    } catch (error) {
+      return (error as Error).message;
+    }
+  };
+  expect(told(Infinity)).toBe("f: n must be an integer, got Infinity.");
+  expect(told(2.5, 0)).toBe("f: n must be an integer of at least 0, got 2.5.");
+  expect(told(1e300, -2, 1)).toBe("f: n must be an integer from -2 to 1, got 1e+300.");
+  expect(told(-(2 ** 60), 0)).toBe("f: n must be an integer of at least 0, got -1152921504606847000.");
+  expect(told(2 ** 53, 0)).toBe("f: n must be an integer of at least 0 and below 2^53 in size, got 9007199254740992.");
+  expect(told(-(2 ** 53))).toBe("f: n must be an integer and below 2^53 in size, got -9007199254740992.");
+  expect(told(Symbol("s"), 0)).toBe("f: n must be an integer of at least 0, got a symbol.");
+  expect(told(-0)).toBe("took 0");
 });
 
 test("values in words", () => {

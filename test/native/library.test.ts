@@ -14,12 +14,15 @@ const using = `${importing}
 try { console.log("opened", Device.open("cpu").name); } catch (error) { console.log(error.constructor.name, error.code, error.message); }`;
 
 /** A backend of a machine that has only what is said here. */
-function backend(parts: { env?: Record<string, string>; files?: string[]; abi?: number; version?: number; fails?: Error }): Backend {
+function backend(
+  parts: { env?: Record<string, string>; unreadable?: string; files?: string[]; abi?: number; version?: number; fails?: Error },
+): Backend {
   const unused = (): never => {
     throw parts.fails ?? new Error("not to be called");
   };
   return {
     environment: (name) => parts.env?.[name],
+    unreadable: () => parts.unreadable,
     isFile: (path) => parts.files === undefined ? undefined : parts.files.includes(path),
     probe: () => parts.abi === undefined ? unused() : { abi: parts.abi, version: parts.version ?? 0 },
     open: unused,
@@ -58,8 +61,17 @@ describe("locate", () => {
   test("says where it looked and what to run", () => {
     const missing = (): unknown => locate(backend({ files: [] }), here);
     expect(missing).toThrow(RopeLibraryError);
-    expect(missing).toThrow(/looked for at \/a b\/rope\/build\/librope\.so.*`bun run build`.*cmake and g\+\+/);
+    expect(missing).toThrow(
+      /looked for at \/a b\/rope\/build\/librope\.so, and is not there \(ROPE_LIBRARY is not set\)\..*`bun run build`.*cmake and g\+\+/,
+    );
     expect(() => locate(backend({ files: [] }), "https://example.com/src/native/locate.ts")).toThrow(/Set ROPE_LIBRARY/);
+  });
+
+  test("does not say that ROPE_LIBRARY is not set where it must not be read", () => {
+    const hidden = backend({ files: [], unreadable: "Ask the administrator." });
+    for (const url of [here, "https://example.com/src/native/locate.ts"]) {
+      expect(() => locate(hidden, url)).toThrow(/\(ROPE_LIBRARY could not be read\)\. .* If ROPE_LIBRARY is set: Ask the administrator\.$/);
+    }
   });
 });
 
@@ -77,8 +89,9 @@ describe("opening", () => {
     const files = ["/x/librope.so"];
     const env = { ROPE_LIBRARY: "/x/librope.so" };
     expect(() => openLibrary(backend({ env, files, abi: 7, version: 1_002_003 }))).toThrow(
-      `this package is version ${version} with ABI ${enums.ABI_VERSION}, and /x/librope.so is version 1.2.3 with ABI 7. Build the library again`,
+      `this package is version ${version} with ABI ${enums.ABI_VERSION}, and /x/librope.so is version 1.2.3 with ABI 7. Correct ROPE_LIBRARY`,
     );
+    expect(() => openLibrary(backend({ abi: 7, version: 1_002_003 }))).toThrow(/ with ABI 7\. Build the library again/);
     expect(() => openLibrary(backend({ env, files, abi: enums.ABI_VERSION, version: 1_002_003 }))).toThrow(RopeLibraryError);
   });
 
@@ -89,9 +102,10 @@ describe("opening", () => {
       throw new Error("nothing was thrown");
     } catch (error) {
       expect(error).toBeInstanceOf(RopeLibraryError);
-      expect((error as Error).message).toContain("/x/librope.so cannot be opened as librope: wrong ELF class");
+      expect((error as Error).message).toContain("/x/librope.so cannot be opened as librope: wrong ELF class. Correct ROPE_LIBRARY");
       expect((error as Error).cause).toBe(fails);
     }
+    expect(() => openLibrary(backend({ fails }))).toThrow(/wrong ELF class\. Build it again with `bun run build`/);
   });
 
   test("import does nothing; the first use reports a library that is not there", async () => {
@@ -111,7 +125,9 @@ describe("opening", () => {
     const path = join(temporaryFolder(), "librope.so");
     writeFileSync(path, "not a library");
     const text = await runProgram(using, { env: { ROPE_LIBRARY: path } });
-    expect(text.stdout).toMatch(/^RopeLibraryError ROPE_LIBRARY librope: .* cannot be opened as librope: .*Build it again/s);
+    expect(text.stdout).toMatch(
+      /^RopeLibraryError ROPE_LIBRARY librope: .* cannot be opened as librope: .*Correct ROPE_LIBRARY to name a librope\.so/s,
+    );
     const relative = await runProgram(using, { env: { ROPE_LIBRARY: "build/librope.so" } });
     expect(relative.stdout).toMatch(/^RopeLibraryError .*absolute path/);
   });
@@ -167,6 +183,17 @@ describe.skipIf(runtime !== "deno")("Deno's permissions", () => {
       const { stdout, stderr, code } = await runProgram(work, { permissions });
       expect([stdout, stderr, code]).toEqual(["1,3,2,4 1,2,3,4 4,2\n", "", 0]);
     }
+  });
+
+  test("a ROPE_LIBRARY that must not be read is not taken for one that is not set", async () => {
+    const program = `import { denoBackend } from "${projectUrl("src/native/deno.ts")}";
+      import { locate } from "${projectUrl("src/native/locate.ts")}";
+      try { locate(denoBackend(), "file:///nowhere/src/native/locate.ts"); } catch (error) { console.log(error.message); }`;
+    const env = { ROPE_LIBRARY: path };
+    const hidden = await runProgram(program, { env, permissions: ["--allow-read"] });
+    expect(hidden.stdout).toMatch(/\(ROPE_LIBRARY could not be read\).*Run deno with --allow-env=ROPE_LIBRARY\.\n$/);
+    const readable = await runProgram(program, { env, permissions: ["--allow-read", "--allow-env=ROPE_LIBRARY"] });
+    expect(readable.stdout).toBe("");
   });
 
   test("without it the error names the flag", async () => {

@@ -118,6 +118,49 @@ describe("what the keys say", () => {
       rotaryDim: 64,
     }],
     ["Cohere 2", { model_type: "cohere2", hidden_size: 4096, num_attention_heads: 32, rope_theta: 50000 }, { pairing: "interleaved" }],
+    ["Cohere 2, as it is on the Hub", {
+      model_type: "cohere2",
+      hidden_size: 4096,
+      num_attention_heads: 32,
+      rope_theta: 50000,
+      position_embedding_type: "rope_gptj",
+    }, { pairing: "interleaved" }],
+    ["rope_gptj of a model that is not listed", {
+      model_type: "brand_new",
+      head_dim: 64,
+      rope_theta: 1e4,
+      position_embedding_type: "rope_gptj",
+    }, {
+      pairing: "interleaved",
+    }],
+    ["Nomic BERT", {
+      model_type: "nomic_bert",
+      n_embd: 768,
+      n_head: 12,
+      rotary_emb_base: 1000,
+      rotary_emb_fraction: 1.0,
+      rotary_emb_interleaved: false,
+      rotary_emb_scale_base: null,
+      rotary_scaling_factor: null,
+    }, { dim: 64, pairing: "half", theta: 1000 }],
+    ["rotary_emb_interleaved", { model_type: "brand_new", head_dim: 64, rotary_emb_base: 1000, rotary_emb_interleaved: true }, {
+      pairing: "interleaved",
+    }],
+    ["rotary_emb_interleaved of a model that is listed", { ...llama, rotary_emb_interleaved: true }, { pairing: "interleaved" }],
+    ["factors of 1", { ...llama, rotary_scaling_factor: 1, rope_ratio: 1.0, rope_3d: false, use_rope: true, alibi: false }, {
+      theta: 10000,
+    }],
+    ["DeepSeek V3 as newer files spell its part of a head", { model_type: "deepseek_v3", head_dim: 64, rope_theta: 10000 }, {
+      dim: 64,
+      pairing: "interleaved_to_half",
+    }],
+    ["rope parameters without a type that mean no rule", {
+      ...llama,
+      rope_scaling: { rope_theta: 99, partial_rotary_factor: 0.5, factor: null },
+    }, {
+      theta: 99,
+      rotaryDim: 64,
+    }],
     ["an unknown model pairs halves", { model_type: "brand_new", head_dim: 64, rope_theta: 10000 }, { pairing: "half" }],
     ["LLaVA: its text_config", { model_type: "llava", text_config: llama, vision_config: { hidden_size: 1024 } }, { dim: 128 }],
     ["InternVL: its llm_config", { llm_config: { ...llama, rope_theta: 99 } }, { theta: 99 }],
@@ -194,6 +237,32 @@ describe("rules", () => {
     const error = refuse({ ...llama, rope_scaling: { rope_type: "hyperbolic", factor: 2 } }, "config.rope_scaling.rope_type");
     expect(error.message).toContain("This rule is not known.");
     refuse({ ...llama, rope_scaling: { rope_type: "linear", factor: 2, twist: 3 } }, "config.rope_scaling");
+    refuse({ ...llama, rope_scaling: { rope_type: "linear", factor: 2, interleaved: true } }, "config.rope_scaling");
+  });
+
+  test("a rule without a type is not guessed at", () => {
+    for (
+      const scaling of [{ factor: 2 }, { factor: 8, low_freq_factor: 1, mrope_section: [16, 24, 24] }, { alpha: 1000, rope_type: null }]
+    ) {
+      const error = refuse({ ...llama, rope_scaling: scaling }, "config.rope_scaling.rope_type");
+      expect(error.message).toContain('one of "default", "linear", "llama3" beside the key');
+    }
+    refuse(
+      { ...llama, rope_parameters: { full_attention: { factor: 2 }, sliding_attention: {} } },
+      "config.rope_parameters.full_attention.rope_type",
+      { layerType: "full_attention" },
+    );
+  });
+
+  test("a rule of a later version is named before dimensions that are missing", () => {
+    for (const model_type of ["deepseek_v3", "deepseek_v2"]) {
+      const yarn = { model_type, hidden_size: 7168, num_attention_heads: 128, rope_scaling: { type: "yarn", factor: 40 } };
+      refuse(yarn, "config.rope_scaling.type");
+      // Without the rule: hidden_size / num_attention_heads is not what rotates.
+      expect(refuse({ ...yarn, rope_scaling: null }, "config.qk_rope_head_dim").message).toContain("Give dim.");
+      expect(read({ ...yarn, rope_scaling: null }, { dim: 64 }).rotaryDim).toBe(64);
+    }
+    refuse({ model_type: "llama", rope_scaling: { type: "yarn", factor: 2 } }, "config.rope_scaling.type");
   });
 });
 
@@ -236,8 +305,28 @@ describe("layers that differ", () => {
     expect(read(partial, { layerType: "full_attention" }).rotaryDim).toBe(128);
   });
 
+  test("Gemma 4: sliding layers from the defaults of the model, full ones have a rule of a later version", () => {
+    for (const config of [{ model_type: "gemma4" }, { model_type: "gemma4", text_config: { model_type: "gemma4_text" } }]) {
+      const sliding = read(config, { layerType: "sliding_attention" });
+      expect(sliding).toMatchObject({ dim: 256, rotaryDim: 256, pairing: "half" });
+      expect([...sliding.invFreq]).toEqual([...hfInvFreq({ rope_theta: 1e4 }, 256)]);
+      expect(refuse(config, /rope_parameters\.full_attention\.rope_type$/, { layerType: "full_attention" }).message).toContain(
+        '"proportional"',
+      );
+      expect(refuse(config, "layerType").message).toContain('"full_attention", "sliding_attention"');
+    }
+    const wide = {
+      model_type: "gemma4_text",
+      head_dim: 256,
+      global_head_dim: 512,
+      rope_parameters: { full_attention: { rope_theta: 1e6 } },
+    };
+    expect(read(wide, { layerType: "full_attention" }).dim).toBe(512);
+  });
+
   test("ModernBERT, Olmo 3, DeepSeek V4", () => {
     const bert = {
+      position_embedding_type: "absolute",
       model_type: "modernbert",
       hidden_size: 768,
       num_attention_heads: 12,
@@ -298,6 +387,13 @@ describe("several axes", () => {
     const interleaved = Array.from({ length: 64 }, (_, j) => j % 3 === 1 && j < 60 ? 1 : j % 3 === 2 && j < 60 ? 2 : 0);
     const scaling = { rope_type: "default", mrope_section: [24, 20, 20], mrope_interleaved: true };
     expect(axesOf({ ...qwen2, rope_scaling: scaling })).toEqual(interleaved);
+    for (const type of [{ type: "default" }, {}]) { // Qwen3 Omni's and TTS's spelling
+      const alias = { ...type, mrope_section: [24, 20, 20], interleaved: true };
+      expect(axesOf({ ...qwen2, rope_scaling: alias })).toEqual(interleaved);
+      expect(axesOf({ model_type: "brand_new", head_dim: 128, rope_theta: 1e6, rope_scaling: alias })).toEqual(interleaved);
+    }
+    const plain = { type: "default", mrope_section: [24, 20, 20], interleaved: false };
+    expect(axesOf({ ...qwen2, rope_scaling: plain })).not.toEqual(interleaved);
     const qwen3 = {
       model_type: "qwen3_vl",
       text_config: { model_type: "qwen3_vl_text", head_dim: 128, rope_theta: 5e6, rope_scaling: { mrope_section: [24, 20, 20] } },
@@ -347,6 +443,14 @@ describe("configs that are wrong", () => {
     refuse(llama, "options", { layer_type: "full_attention" });
     refuse(llama, "dim", { dim: 0 });
     refuse(llama, "pairing", { pairing: "neox" });
+    for (const options of [{ angles: "fast" }, { device: "gpu" }, { rotaryOffset: -1 }, { rotaryOffset: "2" }]) {
+      expect(refuse(llama, Object.keys(options)[0] ?? "", options).operation).toBe("RotaryEmbedding.fromConfig");
+    }
+    new RotaryEmbedding({ dim: 64 }).dispose();
+    expect((errorOf(() => new RotaryEmbedding({ dim: 0 })) as RopeError).operation).toBe("RotaryEmbedding"); // after a fromConfig as before
+    const error = refuse(llama, "rotaryOffset", { rotaryOffset: 2 });
+    expect(error.message).toBe("RotaryEmbedding.fromConfig: rotaryOffset must be at most 0, for 128 of 128 channels rotate, got 2.");
+    expect(read({ ...llama, partial_rotary_factor: 0.5 }, { rotaryOffset: 64 })).toMatchObject({ rotaryDim: 64, rotaryOffset: 64 });
   });
 
   test("numbers that are none, each by its key", () => {
@@ -368,6 +472,10 @@ describe("configs that are wrong", () => {
     for (const value of [1.5, 2 ** 53]) refuse({ ...llama, hidden_size: value }, "config.hidden_size");
     refuse({ ...llama, partial_rotary_factor: 1.5 }, "config.partial_rotary_factor");
     refuse({ ...llama, partial_rotary_factor: 0.135 }, "config.partial_rotary_factor"); // 17 channels
+    for (const rotary_dim of [7, 130]) refuse({ ...llama, rotary_dim }, "config.rotary_dim");
+    refuse({ model_type: "deepseek_v3", qk_rope_head_dim: 63 }, "config.qk_rope_head_dim");
+    refuse({ model_type: "deepseek_v3", qk_rope_head_dim: 64 }, "config.qk_rope_head_dim", { dim: 32 });
+    refuse({ ...llama, rope_scaling: { type: "llama3", ...llama3, low_freq_factor: 5 } }, "config.rope_scaling.low_freq_factor");
     refuse({ ...llama, rope_scaling: { type: "linear" } }, "config.rope_scaling.factor");
     refuse({ ...llama, rope_scaling: { type: "llama3", factor: 8 } }, "config.rope_scaling.low_freq_factor");
     refuse({
@@ -405,9 +513,28 @@ describe("configs that are wrong", () => {
   });
 
   test("models that do not rotate, or not so", () => {
-    refuse({ ...llama, position_embedding_type: "absolute" }, "config.position_embedding_type");
-    refuse({ ...llama, alibi: true }, "config.alibi");
-    refuse({ ...llama, use_fope: true }, "config.use_fope");
+    const unlisted = { ...llama, model_type: "brand_new" };
+    for (const kind of ["absolute", "alibi", "nope", "relative_key"]) {
+      refuse({ ...unlisted, position_embedding_type: kind }, "config.position_embedding_type");
+      expect(read({ ...llama, position_embedding_type: kind }).pairing).toBe("half"); // Llama rotates, whatever it says
+    }
+    for (const config of [llama, unlisted]) {
+      for (const key of ["alibi", "use_alibi", "use_fope", "rope_3d", "no_rope", "use_dynamic_ntk", "use_xpos"]) {
+        refuse({ ...config, [key]: true }, `config.${key}`);
+      }
+      for (const key of ["use_rope", "use_rotary", "use_rotary_embedding", "use_rotary_embeddings"]) {
+        refuse({ ...config, [key]: false }, `config.${key}`);
+      }
+      for (const key of ["rotary_scaling_factor", "rope_scaling_factor", "rope_ratio"]) {
+        for (const value of [2, 500, "1", true]) refuse({ ...config, [key]: value }, `config.${key}`);
+      }
+      refuse({ ...config, rotary_emb_scale_base: 512 }, "config.rotary_emb_scale_base");
+      refuse({ ...config, rotary_emb_interleaved: "yes" }, "config.rotary_emb_interleaved");
+    }
+    refuse({ ...unlisted, rope_interleave: true }, "config.rope_interleave");
+    expect(read({ ...unlisted, rope_interleave: true }, { pairing: "interleaved" }).pairing).toBe("interleaved");
+    const esm = { model_type: "esm", hidden_size: 320, num_attention_heads: 20, position_embedding_type: "rotary" };
+    expect(refuse(esm, "config.rope_theta").message).toContain("make it with new RotaryEmbedding({ dim, base })");
     for (const modelType of ["hunyuan_vl_text", "llama4_vision_model", "qwen2_vl_vision", "cohere_compass_text"]) {
       refuse({ ...llama, model_type: modelType }, "config.model_type");
     }

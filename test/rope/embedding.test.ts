@@ -1,8 +1,8 @@
 // What an embedding is made of: frequencies from rules and from the caller, on axes and of heads, and what it tells of them.
 import { describe, expect, test } from "bun:test";
-import { applyRope, RotaryEmbedding, Tensor } from "../../mod.ts";
+import { applyRope, type ForwardOptions, RopeArgumentError, RotaryEmbedding, Tensor } from "../../mod.ts";
 import { referenceRope } from "../../src/testing.ts";
-import { devices, distance, numbersOf, open, randomTensor, same } from "./support.ts";
+import { devices, distance, errorOf, numbersOf, open, randomTensor, same } from "./support.ts";
 
 describe.each(devices)("RotaryEmbedding on %s", (name) => {
   const device = open(name);
@@ -60,6 +60,52 @@ describe.each(devices)("RotaryEmbedding on %s", (name) => {
     read[0] = 77;
     expect(rope.frequencies[0]).toBe(0.1);
     expect([...rope.invFreq]).toEqual([0.1, -2, 0, 1e-9].map(Math.fround));
+  });
+
+  test("frequencies of anything that has a length", () => {
+    using want = new RotaryEmbedding({ dim: 4, frequencies: [1, 0.5], device });
+    for (const frequencies of [{ length: 2, 0: 1, 1: 0.5 }, Float32Array.of(1, 0.5), Float16Array.of(1, 0.5)]) {
+      using got = new RotaryEmbedding({ dim: 4, frequencies, device });
+      expect([...got.frequencies]).toEqual([...want.frequencies]);
+    }
+    for (
+      const frequencies of [{ length: 2, 0: 1 }, { length: -2 }, { length: 1.5 }, { length: 2 ** 40 }, { length: "2" }, "12", [1n, 2n]]
+    ) {
+      const error = errorOf(() => new RotaryEmbedding({ dim: 4, frequencies: frequencies as ArrayLike<number>, device }));
+      expect(error).toBeInstanceOf(RopeArgumentError);
+    }
+  });
+
+  test("llama3 without an original length starts from maxSeqLen, which is 2048 unless given", () => {
+    const scaling = { ropeType: "llama3", factor: 8, lowFreqFactor: 1, highFreqFactor: 4 } as const;
+    for (const maxSeqLen of [undefined, 8192]) {
+      using got = new RotaryEmbedding({ dim: 64, base: 5e5, maxSeqLen, scaling, device });
+      using want = new RotaryEmbedding({
+        dim: 64,
+        base: 5e5,
+        scaling: { ...scaling, originalMaxPositionEmbeddings: maxSeqLen ?? 2048 },
+        device,
+      });
+      expect([...got.frequencies]).toEqual([...want.frequencies]);
+    }
+  });
+
+  test("one type of options for every method", () => {
+    using rope = new RotaryEmbedding({ dim: 16, device });
+    using x = randomTensor([4, 2, 16], "float32", device);
+    const options: ForwardOptions = { offset: 9 };
+    using want = rope.rotate(x, options);
+    using out = Tensor.zeros([4, 2, 16], { device });
+    const into: ForwardOptions = { ...options, out };
+    expect(rope.rotate(x, into)).toBe(out);
+    expect(same(out, want)).toBe(true);
+    const [q] = rope.forward(x, null, { ...options, out: [out, null] });
+    expect(q).toBe(out);
+    rope.forwardInplace(x, null, options);
+    expect(same(x, want)).toBe(true);
+    expect(errorOf(() => rope.forward(x, null, into))).toBeInstanceOf(RopeArgumentError);
+    expect(errorOf(() => rope.rotate(x, { out: [out, null] }))).toBeInstanceOf(RopeArgumentError);
+    expect(errorOf(() => rope.forwardInplace(x, null, into))).toBeInstanceOf(RopeArgumentError);
   });
 
   test("conjugate negates sin, of cosSin too; inverse undoes it", () => {

@@ -1,7 +1,7 @@
 // What bad input gets, of every function and every parameter: a RopeError that names the argument, nothing written, nothing leaked.
 import { describe, expect, test } from "bun:test";
 import * as rope from "../../mod.ts";
-import { type Device, RopeArgumentError, RopeDisposedError, type RopeError, RotaryEmbedding, Tensor } from "../../mod.ts";
+import { type Device, RopeArgumentError, RopeDisposedError, type RopeError, type RopeScaling, RotaryEmbedding, Tensor } from "../../mod.ts";
 import { bytesOf, devices, errorOf, Fenced, firstDifference, open, randomTensor } from "./support.ts";
 
 // What JavaScript would coerce into a number without a word.
@@ -220,7 +220,11 @@ describe.each(devices)("errors on %s", (name) => {
   test("an Inplace twin has no out", () => {
     using q = randomTensor([6, 2, 64], "float32", device);
     for (const it of all.filter((one) => one.inplace)) {
-      refuse(() => it.call(q, null, { out: [q, null] }), RopeArgumentError, it.name, "options");
+      for (const out of [[q, null], q, null, 3]) refuse(() => it.call(q, null, { out }), RopeArgumentError, it.name, "out");
+      expect((errorOf(() => it.call(q, null, { out: q })) as Error).message).toBe(
+        `${it.name}: out must be absent, for an in-place call overwrites q and k, got a Tensor.`,
+      );
+      it.call(q, null, { out: undefined });
     }
   });
 
@@ -269,8 +273,15 @@ describe.each(devices)("errors on %s", (name) => {
   test("several axes need positions", () => {
     using embedding = new RotaryEmbedding({ dim: 8, axes: 2, axisOfPair: [0, 1, 0, 1], device });
     using x = randomTensor([6, 2, 8], "float32", device);
-    for (const options of [undefined, {}, { offset: 3 }, { indptr: [0, 6] }]) {
+    for (const options of [undefined, {}, { offset: undefined }]) {
       refuse(() => embedding.rotate(x, options), RopeArgumentError, "RotaryEmbedding.rotate", "positions");
+    }
+    for (const options of [{ offset: 3 }, { indptr: [0, 6] }, { offsets: [3] }]) {
+      const [name = ""] = Object.keys(options);
+      refuse(() => embedding.rotate(x, options), RopeArgumentError, "RotaryEmbedding.rotate", name);
+      expect((errorOf(() => embedding.rotate(x, options)) as Error).message).toContain(
+        "must be absent, for the embedding has 2 axes, got",
+      );
     }
     using flat = Tensor.zeros([6], { dtype: "int32", device });
     refuse(() => embedding.rotate(x, { positions: flat }), RopeArgumentError, "RotaryEmbedding.rotate", "positions");
@@ -318,6 +329,40 @@ describe.each(devices)("errors on %s", (name) => {
     refuse(() => embedding.forward(x, null), RopeArgumentError, "RotaryEmbedding.forward", "q");
     using flat = randomTensor([2, 96], "float32", device);
     refuse(() => embedding.forward(flat, null), RopeArgumentError, "RotaryEmbedding.forward", "q");
+  });
+
+  test("shapes that no head dimension can be read from: q and its shape are named", () => {
+    const calls = {
+      applyRope: (q: Tensor) => rope.applyRope(q, null, { rotaryDim: 4 }),
+      applyLlama31RopeInplace: (q: Tensor) => rope.applyLlama31RopeInplace(q, null),
+      applyRopePosIds: (q: Tensor) => rope.applyRopePosIds(q, null, [0], { headDim: 4 }),
+    };
+    for (const [operation, call] of Object.entries(calls)) {
+      for (const shape of [[], [8], [1, 1, 1, 2, 4], [2, 3, 0], [1, 2, 3, 0], [2, 3, 1]]) {
+        using q = Tensor.zeros(shape, { device });
+        refuse(() => call(q), RopeArgumentError, operation, "q");
+        expect((errorOf(() => call(q)) as Error).message).toContain(`the shape [${shape.join(", ")}]`);
+      }
+    }
+  });
+
+  test("frequencies that are too high, under the name of what makes them", () => {
+    using q = randomTensor([6, 2, 64], "float32", device);
+    const bad: [string, string, () => unknown][] = [
+      ["applyRope", "ropeTheta", () => rope.applyRope(q, null, { ropeTheta: 1e-300 })],
+      ["applyRope", "ropeScale", () => rope.applyRope(q, null, { ropeScale: 1e-300 })],
+      ["applyLlama31Rope", "ropeScale", () => rope.applyLlama31Rope(q, null, { ropeScale: 1e-300 })],
+      ["RotaryEmbedding", "base", () => new RotaryEmbedding({ dim: 64, base: 1e-300 })],
+      ["RotaryEmbedding", "scaling.ropeTheta", () => new RotaryEmbedding({ dim: 64, scaling: { ropeType: "default", ropeTheta: 1e-300 } })],
+      ["RotaryEmbedding", "scaling.factor", () => new RotaryEmbedding({ dim: 64, scaling: { ropeType: "linear", factor: 1e-300 } })],
+      ["RotaryEmbedding", "frequencies", () => new RotaryEmbedding({ dim: 4, frequencies: [1, -(2 ** 32) - 1] })],
+      ["RotaryEmbedding.fromConfig", "config.rope_theta", () => RotaryEmbedding.fromConfig({ head_dim: 64, rope_theta: 1e-300 })],
+    ];
+    for (const [operation, argument, call] of bad) {
+      refuse(call, RopeArgumentError, operation, argument);
+      expect((errorOf(call) as Error).message).toContain(`${operation}: ${argument} must be such that no frequency is beyond 2^32`);
+    }
+    new RotaryEmbedding({ dim: 4, frequencies: [1, -(2 ** 32)] }).dispose();
   });
 
   test("the sentences help", () => {
@@ -425,10 +470,10 @@ describe("the constructor", () => {
     const llama3 = { ropeType: "llama3", factor: 8, lowFreqFactor: 1, highFreqFactor: 4, originalMaxPositionEmbeddings: 8192 };
     const bad: [string, object][] = [
       ["scaling.factor", { ropeType: "linear" }],
-      ["options", { ropeType: "linear", factor: 2, lowFreqFactor: 1 }],
-      ["options", { ropeType: "default", factor: 2 }],
+      ["scaling.lowFreqFactor", { ropeType: "linear", factor: 2, lowFreqFactor: 1 }],
+      ["scaling.factor", { ropeType: "default", factor: 2 }],
+      ["scaling.foo", { ...llama3, foo: 1 }],
       ["scaling.lowFreqFactor", { ...llama3, lowFreqFactor: 5 }],
-      ["scaling.originalMaxPositionEmbeddings", { ...llama3, originalMaxPositionEmbeddings: undefined }],
       ...notPositive.flatMap((value): [string, object][] => [
         ["scaling.factor", { ropeType: "linear", factor: value }],
         ["scaling.factor", { ...llama3, factor: value }],
@@ -444,11 +489,13 @@ describe("the constructor", () => {
     for (const [argument, scaling] of bad) {
       refuse(() => new RotaryEmbedding({ dim: 64, scaling: scaling as { ropeType: "default" } }), RopeArgumentError, operation, argument);
     }
-    new RotaryEmbedding({
-      dim: 64,
-      maxSeqLen: 8192,
-      scaling: { ...llama3, originalMaxPositionEmbeddings: undefined } as { ropeType: "default" },
-    }).dispose();
+    const { message } = errorOf(() => {
+      const extra: object = { ropeType: "linear", factor: 2, foo: 1 };
+      new RotaryEmbedding({ dim: 64, scaling: extra as RopeScaling });
+    }) as Error;
+    expect(message).toBe(
+      'RotaryEmbedding: scaling.foo must be absent, for the keys of "linear" are ropeType, ropeTheta, partialRotaryFactor, factor, got 1.',
+    );
   });
 
   test("options that exclude each other", () => {

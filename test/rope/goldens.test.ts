@@ -90,9 +90,6 @@ function ruled(golden: Golden, device: string): RotaryEmbedding | null {
   const type = golden.rope_parameters?.["rope_type"] ?? "default";
   if (!rules.includes(type as string) || golden.name === "dinov3_vits16" || golden.name.includes("vision")) return null;
   const options = { angles: "hf", device: open(device) } as const;
-  if (golden.name === "gemma4_sliding") { // the config leaves its parameters to the class
-    return new RotaryEmbedding({ ...options, dim: golden.head_dim, base: golden.rope_parameters?.["rope_theta"] as number });
-  }
   const modelType = golden.model.replace("transformers.models.", "");
   const config = { model_type: modelType, ...golden.config };
   return RotaryEmbedding.fromConfig(config, { ...options, layerType: golden.layer_type ?? undefined });

@@ -1,8 +1,19 @@
 // Where tokens stand: every way to say it, what is padding, and what happens to positions that cannot be.
 import { describe, expect, test } from "bun:test";
-import { RopeFaultError, RotaryEmbedding, Tensor } from "../../mod.ts";
+import { type Indices, RopeArgumentError, RopeFaultError, RotaryEmbedding, Tensor } from "../../mod.ts";
 import { referenceRope } from "../../src/testing.ts";
 import { bytesOf, devices, distance, errorOf, Fenced, firstDifference, numbersOf, open, randomTensor, same } from "./support.ts";
+
+/** The same integers in an array of every kind. */
+function typedArrays(integers: number[]): Exclude<Indices, Tensor>[] {
+  const kinds = [Int8Array, Uint8Array, Uint8ClampedArray, Int16Array, Uint16Array, Int32Array, Uint32Array];
+  const floats = [Float16Array, Float32Array, Float64Array];
+  return [
+    ...[...kinds, ...floats].map((kind) => kind.from(integers)),
+    BigInt64Array.from(integers, BigInt),
+    BigUint64Array.from(integers, BigInt),
+  ];
+}
 
 describe.each(devices)("positions on %s", (name) => {
   const device = open(name);
@@ -17,7 +28,10 @@ describe.each(devices)("positions on %s", (name) => {
       { positions: Int32Array.of(0, 1, 2, 3, 4, 5) },
       { positions: BigInt64Array.of(0n, 1n, 2n, 3n, 4n, 5n) },
       { positions: Float32Array.of(0, 1, 2, 3, 4, 5) },
-      { positions: Float64Array.of(0, 1, 2, 3, 4, 5) },
+      ...typedArrays([0, 1, 2, 3, 4, 5]).map((positions) => ({ positions })),
+      ...typedArrays([0, 6]).map((indptr) => ({ indptr })),
+      ...typedArrays([0]).map((offsets) => ({ offsets })),
+      ...typedArrays([0, 0]).map((offsets) => ({ indptr: [0, 0, 6], offsets })),
       { indptr: [0, 6] },
       { indptr: Int32Array.of(0, 6), offsets: [0] },
       { indptr: BigInt64Array.of(0n, 6n), offsets: BigInt64Array.of(0n) },
@@ -88,6 +102,80 @@ describe.each(devices)("positions on %s", (name) => {
     expect(distance(numbersOf(half).subarray(0, 8), numbersOf(x).subarray(0, 8))).toBe(0);
   });
 
+  test("-1 in every kind of array, and the reference reads each alike", () => {
+    using rope = new RotaryEmbedding({ dim: 8, device });
+    using x = randomTensor([2, 1, 8], "float32", device);
+    const cases: [Exclude<Indices, Tensor>, boolean][] = [
+      [[-1, 3], true],
+      [Int8Array.of(-1, 3), true],
+      [Int16Array.of(-1, 3), true],
+      [Int32Array.of(-1, 3), true],
+      [BigInt64Array.of(-1n, 3n), true],
+      [[-1, 3.5], false],
+      [[-1, NaN], false],
+      [Float16Array.of(-1, 3), false],
+      [Float32Array.of(-1, 3), false],
+      [Float64Array.of(-1, 3), false],
+      [Float64Array.of(-1, 3.5), false],
+      [Float16Array.of(NaN, 3), true],
+      [Float64Array.of(NaN, 3), true],
+    ];
+    for (const [positions, isPadding] of cases) {
+      using got = rope.rotate(x, { positions });
+      const numbers = numbersOf(got);
+      expect(distance(numbers.subarray(0, 8), numbersOf(x).subarray(0, 8)) === 0).toBe(isPadding);
+      expect(distance(numbers, referenceRope(numbersOf(x), [2, 1, 8], { positions }))).toBeLessThan(1e-6);
+    }
+  });
+
+  test("a Float64Array of integers is exact, other floats are rounded to float32", () => {
+    using rope = new RotaryEmbedding({ dim: 8, device });
+    using x = randomTensor([2, 1, 8], "float64", device);
+    const big = 2 ** 31 + 1;
+    const cases: [Exclude<Indices, Tensor>, number[]][] = [
+      [Float64Array.of(big, 3), [big, 3]],
+      [[big, 3], [big, 3]],
+      [Uint32Array.of(big, 3), [big, 3]],
+      [BigUint64Array.of(BigInt(big), 3n), [big, 3]],
+      [Float64Array.of(big, 0.1), [2 ** 31, Math.fround(0.1)]],
+      [[2 ** 24 + 1, 0.1], [2 ** 24, Math.fround(0.1)]],
+    ];
+    for (const [positions, means] of cases) {
+      using got = rope.rotate(x, { positions });
+      expect(distance(numbersOf(got), referenceRope(numbersOf(x), [2, 1, 8], { positions }))).toBeLessThan(2e-6);
+      const each = means.map((position, token) =>
+        referenceRope(numbersOf(x).subarray(8 * token, 8 * token + 8), [1, 1, 8], {
+          frequencies: [1, 0.1, 0.01, 0.001].map((frequency) => frequency * position),
+          positions: [1],
+        })
+      );
+      expect(distance(numbersOf(got), each.flatMap((numbers) => [...numbers]))).toBeLessThan(2e-6);
+    }
+  });
+
+  test("64-bit integers that no position reaches are faults", () => {
+    const [x, rope] = make();
+    const far: (BigInt64Array | BigUint64Array)[] = [
+      BigInt64Array.of(2n ** 60n),
+      BigInt64Array.of(-(2n ** 60n)),
+      BigInt64Array.of(2n ** 63n - 1n),
+      BigUint64Array.of(2n ** 60n),
+      BigUint64Array.of(2n ** 64n - 1n),
+    ];
+    for (const offsets of far) {
+      for (const options of [{ offsets }, { offsets, indptr: [0, 6] }]) {
+        const error = errorOf(() => rope.rotate(x, options)) as RopeFaultError;
+        expect(error).toBeInstanceOf(RopeFaultError);
+        expect(error.fault.code).toBe("position");
+      }
+      using one = randomTensor([1, 2, 32], "float32", device);
+      expect(errorOf(() => rope.rotate(one, { positions: offsets }))).toBeInstanceOf(RopeFaultError);
+      expect(errorOf(() => rope.rotate(x, { indptr: offsets }))).toBeInstanceOf(RopeArgumentError);
+    }
+    x.dispose();
+    rope.dispose();
+  });
+
   test("fractions turn by parts, and the mixture of both is right", () => {
     using rope = new RotaryEmbedding({ dim: 32, base: 100, device });
     using x = randomTensor([5, 2, 32], "float32", device);
@@ -139,15 +227,21 @@ describe.each(devices)("positions on %s", (name) => {
     rope.dispose();
   });
 
-  test("an indptr tensor that is wrong is a fault, and nothing is written", () => {
+  test("an indptr tensor that is wrong is a fault: rows of its sound requests are written", () => {
     const [x, rope] = make();
-    for (const entries of [[0, 4, 2, 6], [-1, 6], [0, 7]]) {
+    using want = rope.rotate(x);
+    const cases: [number[], number][] = [[[-1, 6], 0], [[0, 7], 0], [[0, 2, 1, 1], 2], [[0, 2, 9, 9], 2], [[0, 3, -5, -5], 3]];
+    for (const [entries, sound] of cases) {
       using indptr = Tensor.from(Int32Array.from(entries), [entries.length], { device });
       using out = new Fenced([6, 2, 32], "float32", device);
       const error = errorOf(() => rope.rotate(x, { indptr, out: out.tensor })) as RopeFaultError;
       expect(error).toBeInstanceOf(RopeFaultError);
       expect(error.fault.code).toBe("indptr");
-      if (device.kind === "cpu") expect(out.untouched).toBe(true);
+      expect(out.intact).toBe(true);
+      const [got, all] = [bytesOf(out.tensor), bytesOf(want)];
+      const written = sound * all.length / 6;
+      expect(firstDifference(got.subarray(0, written), all.subarray(0, written))).toBe(-1);
+      expect(got.subarray(written).every((byte) => byte === 0xa5)).toBe(true);
     }
     x.dispose();
     rope.dispose();

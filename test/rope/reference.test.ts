@@ -69,4 +69,90 @@ describe("referenceRope", () => {
     expect(() => referenceRope([1, 2], [1, 1, 2], { positions: [1, 2] })).toThrow(RangeError);
     expect(() => referenceRope([1, 2], [1, 1, 2], { frequencies: [1, 2, 3] })).toThrow(RangeError);
   });
+
+  test("mistakes of the caller are not swallowed", () => {
+    const call = (options: object, input: unknown = [1, 2, 3, 4], shape: unknown = [1, 1, 4]): unknown =>
+      referenceRope(input as number[], shape as number[], options);
+    const typeErrors: object[] = [
+      { pairings: "half" },
+      { position: [1] },
+      { pairing: "neox" },
+      { pairing: null },
+      { positions: "1" },
+      { positions: ["1"] },
+      { positions: [undefined] },
+      { positions: 1 },
+      { offset: "1" },
+      { base: "100" },
+      { frequencies: ["1", 2] },
+      { frequencies: [1n, 2n] },
+      { axisOfPair: [null, 0] },
+      { axes: "1" },
+      { rotaryDim: "2" },
+      { rotaryOffset: true },
+      { inverse: 1 },
+      { conjugate: "yes" },
+      { attentionFactor: "2" },
+      { base: 100, frequencies: [1, 2] },
+      { offset: 1, positions: [1] },
+    ];
+    for (const options of typeErrors) expect(() => call(options)).toThrow(TypeError);
+    for (const options of [null, 3, "half"]) expect(() => call(options as unknown as object)).toThrow(TypeError);
+    for (const input of [null, 3, "1234", {}, ["1", 2, 3, 4], [1, 2, 3, 4n], BigInt64Array.of(1n, 2n, 3n, 4n)]) {
+      expect(() => call({}, input)).toThrow(TypeError);
+    }
+    for (const shape of [null, 4, "114", [1, 1, "4"]]) expect(() => call({}, [1, 2, 3, 4], shape)).toThrow(TypeError);
+    const rangeErrors: object[] = [
+      { positions: [] },
+      { positions: [Infinity] },
+      { positions: [2 ** 38 + 1] },
+      { offset: 0.5 },
+      { offset: NaN },
+      { base: 0 },
+      { base: NaN },
+      { attentionFactor: -1 },
+      { frequencies: [1, NaN] },
+      { frequencies: [1] },
+      { rotaryDim: 3 },
+      { rotaryDim: 0 },
+      { rotaryDim: 6 },
+      { rotaryOffset: -1 },
+      { rotaryOffset: 1 },
+      { rotaryOffset: 4 },
+      { axes: 0 },
+      { axes: 1.5 },
+      { axes: 2, positions: [1, 2] },
+      { axes: 2, frequencies: [1, 2, 3, 4] },
+      { axisOfPair: [0] },
+      { axisOfPair: [0, -1] },
+      { axes: 2, axisOfPair: [0, 2], positions: [1, 2] },
+      { axisOfPair: [0, 1], frequencies: [1, 2, 3, 4], positions: [1, 2] },
+    ];
+    for (const options of rangeErrors) expect(() => call(options)).toThrow(RangeError);
+    for (const shape of [[], [4], [1, 4], [1, 1, 1, 1, 4], [1, 1, 2], [-1, -1, 4], [1, 0.5, 8]]) {
+      expect(() => call({}, [1, 2, 3, 4], shape)).toThrow(RangeError);
+    }
+    expect(() => call({ pairing: undefined, positions: undefined, position: undefined })).not.toThrow();
+  });
+
+  test("positions of every kind of array", () => {
+    const at = (positions: ArrayLike<number> | BigInt64Array): Float64Array => referenceRope([1, 0], [1, 1, 2], { positions });
+    for (const positions of [[-1], Int8Array.of(-1), Int32Array.of(-1), BigInt64Array.of(-1n), { length: 1, 0: -1 }]) {
+      near(at(positions), [1, 0]);
+    }
+    for (const positions of [Float16Array.of(-1), Float32Array.of(-1), Float64Array.of(-1)]) near(at(positions), [cos(-1), sin(-1)]);
+    near(at(Float64Array.of(0.1)), [cos(Math.fround(0.1)), sin(Math.fround(0.1))]);
+    const far = 2 ** 24 + 1;
+    near(at(Float64Array.of(far)), [cos(far), sin(far)]);
+    near(referenceRope([1, 0, 1, 0], [2, 1, 2], { positions: Float64Array.of(far, -1) }), [cos(far - 1), sin(far - 1), cos(-1), sin(-1)]);
+  });
+
+  test("axes are as many as axisOfPair names", () => {
+    near(referenceRope([1, 1, 0, 0], [1, 1, 4], { axisOfPair: [1, 0], base: 100, positions: [5, 7] }), [
+      cos(7),
+      cos(0.5),
+      sin(7),
+      sin(0.5),
+    ]);
+  });
 });

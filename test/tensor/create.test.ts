@@ -16,6 +16,7 @@ import { devices, liveChange, open } from "../support/devices.ts";
 import { fenced } from "../support/fence.ts";
 import { flat, plainArange, type PlainArray } from "../support/plain_array.ts";
 import { seeded } from "../support/random.ts";
+import { projectUrl, runProgram } from "../support/runtime.ts";
 
 const arrays: readonly [DType, HostArray][] = [
   ["float64", new Float64Array([1.5, -2, 1e300])],
@@ -177,6 +178,10 @@ describe.each(devices)("on %s", (name) => {
         expect(() => loose.empty(value)).toThrow(/shape must be/);
       }
       expect(() => Tensor.empty([1, 1, 1, 1, 1, 1, 1])).toThrow(/shape must be an array of 0 to 6 counts, got 7 of them/);
+      expect(() => loose.empty(8)).toThrow(/got 8\. A vector of 8 has the shape \[8\]\.$/);
+      expect(() => loose.empty(new Int32Array([2]))).toThrow(
+        "Tensor.empty: shape must be an array of counts, got an Int32Array of 1. Convert it: Array.from(shape).",
+      );
       using six = Tensor.zeros([1, 2, 1, 2, 1, 2], { device });
       expect(six.size).toBe(8);
     });
@@ -242,23 +247,30 @@ describe.each(devices)("on %s", (name) => {
       expect(z.readBlocking().every((x) => x === 0)).toBe(true);
     });
 
-    test("full takes any number for a float, and only what it holds for an integer", () => {
+    test("full converts as `to` does: integers truncate and saturate, NaN gives 0", () => {
       using x = Tensor.full([1], -Infinity, { dtype: "float16", device });
       expect(x.readBlocking()[0]).toBe(-Infinity);
       using n = Tensor.full([1], NaN, { dtype: "float8_e4m3fn", device });
       expect(n.readBlocking()[0]).toBe(0x7f);
       using least = Tensor.full([1], -(2 ** 31), { dtype: "int32", device });
       expect(least.readBlocking()[0]).toBe(-(2 ** 31));
-      for (const value of [1.9, NaN, Infinity, 2 ** 31]) {
-        expect(() => Tensor.full([1], value, { dtype: "int32" })).toThrow(/value must be an integer from/);
+      for (const dtype of ["int64", "int32", "uint8"] as const) {
+        for (
+          const value of [1.9, -1.9, -0.5, NaN, Infinity, -Infinity, 255.9, 256, 2 ** 31, -(2 ** 31) - 1, 2 ** 53, 2 ** 60, 2 ** 63, -1e300]
+        ) {
+          using made = Tensor.full([3], value, { dtype, device });
+          using double = Tensor.from([value, value, value], [3], { dtype: "float64", device });
+          using converted = double.to(dtype);
+          expect(made.readBlocking()).toEqual(converted.readBlocking());
+        }
       }
-      for (const value of [-1, 256]) expect(() => Tensor.full([1], value, { dtype: "uint8" })).toThrow(/from 0 to 255, as uint8/);
-      expect(() => Tensor.full([1], 2 ** 53, { dtype: "int64" })).toThrow(RopeArgumentError);
+      using most = Tensor.full([1], Infinity, { dtype: "int64", device });
+      expect(most.readBlocking()[0]).toBe(2n ** 63n - 1n);
     });
 
     test.each(notNumbers)("full refuses $name", ({ value }) => {
       expect(() => loose.full([1], value)).toThrow(/value must be a number/);
-      expect(() => loose.full([1], value, { dtype: "int32" })).toThrow(/value must be an integer/);
+      expect(() => loose.full([1], value, { dtype: "int32" })).toThrow(/value must be a number/);
     });
   });
 
@@ -274,11 +286,17 @@ describe.each(devices)("on %s", (name) => {
       expect(none.shape).toEqual([0]);
     });
 
-    test("refuses what an integer dtype cannot hold", () => {
-      expect(() => Tensor.arange(2, { step: 0.5 })).toThrow(/step must be an integer/);
-      expect(() => Tensor.arange(2, { start: 0.5 })).toThrow(/start must be an integer/);
-      expect(() => Tensor.arange(257, { dtype: "uint8" })).toThrow(/the last element must be an integer from 0 to 255/);
-      expect(() => Tensor.arange(3, { start: 2 ** 31 - 2 })).toThrow(/the last element/);
+    test("converts as `to` does: integers truncate and saturate", () => {
+      const made = (n: number, options: Parameters<typeof Tensor.arange>[1]): number[] => {
+        using x = Tensor.arange(n, { ...options, device });
+        return Array.from(x.readBlocking() as ArrayLike<number | bigint>, Number);
+      };
+      expect(made(5, { step: 0.5 })).toEqual([0, 0, 1, 1, 2]);
+      expect(made(4, { start: -1.5, step: 1 })).toEqual([-1, 0, 0, 1]);
+      expect(made(257, { dtype: "uint8" }).slice(-3)).toEqual([254, 255, 255]);
+      expect(made(3, { start: -1, dtype: "uint8" })).toEqual([0, 0, 1]);
+      expect(made(3, { start: 2 ** 31 - 2 })).toEqual([2 ** 31 - 2, 2 ** 31 - 1, 2 ** 31 - 1]);
+      expect(made(2, { start: 2 ** 63, step: -(2 ** 62), dtype: "int64" })).toEqual([2 ** 63, 2 ** 62]);
     });
 
     test.each(notCounts)(
@@ -385,7 +403,7 @@ describe.each(devices)("on %s", (name) => {
           /tensors\[1\] must be float32 like tensors\[0\], got int32\. Convert it first: \.to\("float32"\)/,
         );
         expect(() => Tensor.cat([a, d], 0)).toThrow(/tensors\[1\] must be of the shape/);
-        expect(() => Tensor.cat([e, e], 0)).toThrow(/axis must be absent, as a tensor of rank 0 has no axes/);
+        expect(() => Tensor.cat([e, e], 0)).toThrow(/^Tensor\.cat: a tensor of rank 0 has no axes\.$/);
         expect(() => Tensor.cat([a, gone], 0)).toThrow(RopeDisposedError);
         for (const { value } of notIntegers) expect(() => loose.cat([a, a], value)).toThrow(/axis must be an axis from -2 to 1/);
         for (const axis of [2, -3]) expect(() => Tensor.cat([a, a], axis)).toThrow(/axis must be an axis from -2 to 1/);
@@ -398,8 +416,8 @@ describe.each(devices)("on %s", (name) => {
 
   test("failed calls leak nothing", () => {
     const change = liveChange(device, () => {
-      expect(() => Tensor.full([4], 0.5, { dtype: "int32" })).toThrow();
-      expect(() => Tensor.arange(300, { dtype: "uint8" })).toThrow();
+      expect(() => loose.full([4], "1", { dtype: "int32" })).toThrow();
+      expect(() => Tensor.arange(300, { step: NaN })).toThrow();
       expect(() => Tensor.random([4], { seed: -1 })).toThrow();
       expect(() => loose.from([1, "2"], [2])).toThrow();
     });
@@ -438,9 +456,18 @@ describe.each(devices)("on %s", (name) => {
 
 test("a tensor in words", () => {
   using x = Tensor.zeros([2, 3], { device: "cpu" });
-  expect(String(x)).toBe("Tensor float32 [2, 3] on cpu");
+  expect(String(x)).toBe("Tensor(float32[2, 3], cpu)");
   x.dispose();
-  expect(String(x)).toBe("Tensor float32 [2, 3] on cpu, disposed");
+  expect(String(x)).toBe("Tensor(float32[2, 3], cpu, disposed)");
+});
+
+test("console.log says what a tensor is", async () => {
+  const program = `import { Tensor } from "${projectUrl("mod.ts")}";
+    using x = Tensor.zeros([2, 3], { device: "cpu" });
+    console.log(x);
+    console.log([x.select(0, 0)]);`;
+  const { stdout, stderr } = await runProgram(program);
+  expect([stdout.replaceAll(/\s+/g, " "), stderr]).toEqual(["Tensor(float32[2, 3], cpu) [ Tensor(float32[3], cpu) ] ", ""]);
 });
 
 test("dtypes are inferred by the types", () => {

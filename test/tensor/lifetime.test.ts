@@ -63,6 +63,9 @@ describe.each(devices)("on %s", (name) => {
       const error = thrownBy(use);
       expect(error).toBeInstanceOf(RopeDisposedError);
       expect((error as RopeDisposedError).operation).toBe(operation);
+      expect((error as RopeDisposedError).message).toMatch(
+        /after dispose\(\) or outside its `using` scope: .*clone\(\) what must live longer\.$/,
+      );
     }
     expect(() => live.copyFrom(x)).toThrow(RopeDisposedError);
     for (const promise of [x.read(), x.toFloat32()]) await expect(promise).rejects.toThrow(RopeDisposedError);
