@@ -1,5 +1,9 @@
 // What the library says about itself: its version, and the layout of every struct of rope.h as this build really has it. The table of names
 // is made from the header by scripts/layouts.ts; the numbers are the compiler's.
+#if defined(ROPE_HAVE_CUDA)
+#include <cuda_runtime_api.h>
+#endif
+
 #include <cstddef>
 #include <cstring>
 #include <string>
@@ -42,6 +46,23 @@ constexpr Constant constants[] = {
 #undef ROPE_ABI_FIELD
 #undef ROPE_ABI_CONSTANT
 
+#if defined(ROPE_HAVE_CUDA)
+// What the library was built with: , "cuda": {"runtime": 13000, "architectures": ["80-real", ...]}
+std::string cuda_json() {
+  std::string json = text(", \"cuda\": {\"runtime\": %d, \"architectures\": [\"", CUDART_VERSION).bytes;
+  for (const char* c = ROPE_CUDA_ARCHITECTURES; *c != 0; ++c) {
+    if (*c == ',') {
+      json += "\", \"";
+    } else {
+      json += *c;
+    }
+  }
+  return json + "\"]}";
+}
+#else
+std::string cuda_json() { return ""; }
+#endif
+
 // {"structs": {"rope_fault": {"size": 40, "fields": {"code": {"offset": 0, "size": 4}, ...}}, ...}, "constants": {"ROPE_OK": 0, ...}}
 std::string abi_json() {
   std::string json = "{\"structs\": {";
@@ -63,7 +84,7 @@ std::string abi_json() {
     json += text("%s\"%s\": %lld", between_constants, constant.name, static_cast<long long>(constant.value)).bytes;
     between_constants = ", ";
   }
-  return json + "}}";
+  return json + "}" + cuda_json() + "}";
 }
 
 }  // namespace

@@ -88,7 +88,8 @@ class CudaDevice final : public DeviceBackend {
     cuda_check(cudaMemPoolCreate(&pool_, &props), "cudaMemPoolCreate");
     uint64_t keep_all = UINT64_MAX;
     cuda_check(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep_all), "cudaMemPoolSetAttribute");
-    cuda_check(cudaHostAlloc(reinterpret_cast<void**>(&mailbox_), sizeof *mailbox_, cudaHostAllocMapped | cudaHostAllocPortable), "cudaHostAlloc");
+    cuda_check(cudaHostAlloc(reinterpret_cast<void**>(&mailbox_), sizeof *mailbox_, cudaHostAllocMapped | cudaHostAllocPortable),
+               "cudaHostAlloc");
     *mailbox_ = {};
     cuda_check(cudaHostGetDevicePointer(reinterpret_cast<void**>(&device_mailbox_), mailbox_, 0), "cudaHostGetDevicePointer");
   }
@@ -163,8 +164,9 @@ class CudaDevice final : public DeviceBackend {
   void transfer(uint64_t target, uint64_t source, uint64_t bytes, const StreamRef& stream) override {
     require_running(stream, "Transfers cannot be recorded.");
     enter();
-    check(cudaMemcpyAsync(reinterpret_cast<void*>(target), reinterpret_cast<const void*>(source), bytes, cudaMemcpyDefault, queue_of(stream)),
-          "cudaMemcpyAsync");
+    check(
+        cudaMemcpyAsync(reinterpret_cast<void*>(target), reinterpret_cast<const void*>(source), bytes, cudaMemcpyDefault, queue_of(stream)),
+        "cudaMemcpyAsync");
   }
 
   StreamRef create_stream() override {
@@ -440,7 +442,8 @@ bool driver_is_there() {
 int count_devices(const char* argument, int wanted) {
   const Text name = text("cuda:%d", wanted);
   if (!driver_is_there()) {
-    fail(ROPE_DEVICE, argument, "a device of this machine", name.bytes, "There is no NVIDIA driver (libcuda.so.1): install it, or use the CPU.");
+    fail(ROPE_DEVICE, argument, "a device of this machine", name.bytes,
+         "There is no NVIDIA driver (libcuda.so.1): install it, or use the CPU.");
   }
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
@@ -448,12 +451,13 @@ int count_devices(const char* argument, int wanted) {
   if (error == cudaErrorInsufficientDriver) {
     int driver = 0;
     cudaDriverGetVersion(&driver);
-    fail(ROPE_DEVICE, argument, text("a device whose driver serves CUDA %d.%d", CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10),
-         text("%s with a driver for CUDA %d.%d", name.bytes, driver / 1000, driver % 1000 / 10), "Install a newer NVIDIA driver, or use the CPU.");
+    fail(ROPE_DEVICE, "driver", text("one that serves CUDA %d.%d", CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10),
+         driver == 0 ? text("one that does not work") : text("one for CUDA %d.%d", driver / 1000, driver % 1000 / 10),
+         "Install a newer NVIDIA driver, or use the CPU.");
   }
   if (error != cudaSuccess && error != cudaErrorNoDevice) {
-    fail(ROPE_DEVICE, argument, text("a working device"), text("%s: %s", name.bytes, cudaGetErrorString(error)),
-         "The NVIDIA driver is there but does not work; nvidia-smi may say more.");
+    fail(ROPE_DEVICE, "driver", "one that works", cudaGetErrorString(error),
+         "nvidia-smi may say more of the NVIDIA driver; or use the CPU.");
   }
   if (wanted >= count) {
     fail(ROPE_DEVICE, argument, count == 0 ? text("cpu, for this machine has no GPU") : text("cuda:0 to cuda:%d", count - 1), name);

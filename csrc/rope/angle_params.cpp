@@ -86,8 +86,8 @@ std::shared_ptr<const void> table_on_device(const Frequencies& f, const Parts& p
 
 }  // namespace
 
-void set_angle_params(AngleParams* out, const Positions& positions, int64_t tokens, const char* counted,
-                      const FrequenciesRef& frequencies, bool hf, bool backward, const CudaLaunch& launch) {
+void set_angle_params(AngleParams* out, const Positions& positions, int64_t tokens, const char* counted, const FrequenciesRef& frequencies,
+                      bool hf, bool backward, const CudaLaunch& launch) {
   const Frequencies& f = *frequencies;
   if (tokens > kMaxTokens) {
     fail(ROPE_ARGUMENT, counted, text("at most 2^31 tokens on CUDA"), text("%lld", static_cast<long long>(tokens)),

@@ -29,7 +29,7 @@ struct AngleParams {
 };
 
 // Fills them, and sees to it that the table is on the device. Throws where the device's numbers would not do; `counted` has the tokens.
-void set_angle_params(AngleParams* out, const Positions& positions, int64_t tokens, const char* counted,
-                      const FrequenciesRef& frequencies, bool hf, bool backward, const CudaLaunch& launch);
+void set_angle_params(AngleParams* out, const Positions& positions, int64_t tokens, const char* counted, const FrequenciesRef& frequencies,
+                      bool hf, bool backward, const CudaLaunch& launch);
 
 }  // namespace rope

@@ -29,7 +29,9 @@ __device__ __forceinline__ void cos_sin_of_turns(uint64_t turns, double* cos, do
   *sin = (quadrant & 2) != 0 ? -((quadrant & 1) != 0 ? c : s) : ((quadrant & 1) != 0 ? c : s);
 }
 __device__ __forceinline__ void cos_sin_of_radians(float radians, float* cos, float* sin) { cos_sin_radians(radians, cos, sin); }
-__device__ __forceinline__ void cos_sin_of_radians(float radians, double* cos, double* sin) { sincos(static_cast<double>(radians), sin, cos); }
+__device__ __forceinline__ void cos_sin_of_radians(float radians, double* cos, double* sin) {
+  sincos(static_cast<double>(radians), sin, cos);
+}
 
 __device__ __forceinline__ void apply_factors(const AngleParams& p, float* cos, float* sin) { *cos *= p.cos_factor, *sin *= p.sin_factor; }
 __device__ __forceinline__ void apply_factors(const AngleParams& p, double* cos, double* sin) {
@@ -40,8 +42,8 @@ __device__ __forceinline__ float inv_freq_of(uint64_t entry) { return __uint_as_
 
 // cos and sin of one pair, factors and direction included, from its entry of the table for axis 0 and the token's place there.
 template <bool Plain, class Real>
-__device__ __forceinline__ void cos_sin_of_pair(const AngleParams& p, const uint64_t* table, Token* t, Place place, int index, uint64_t entry,
-                                                Real* cos, Real* sin) {
+__device__ __forceinline__ void cos_sin_of_pair(const AngleParams& p, const uint64_t* table, Token* t, Place place, int index,
+                                                uint64_t entry, Real* cos, Real* sin) {
   float radians = place.rounded * inv_freq_of(entry);
   uint64_t turns = entry * static_cast<uint64_t>(place.whole);
   if constexpr (!Plain) {

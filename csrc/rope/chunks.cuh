@@ -17,7 +17,8 @@ struct alignas(sizeof(T) * N) Chunk {
 
 // What a chunk is loaded and stored as.
 template <int bytes>
-using Word = std::conditional_t<bytes == 16, uint4, std::conditional_t<bytes == 8, uint2, std::conditional_t<bytes == 4, uint32_t, uint16_t>>>;
+using Word =
+    std::conditional_t<bytes == 16, uint4, std::conditional_t<bytes == 8, uint2, std::conditional_t<bytes == 4, uint32_t, uint16_t>>>;
 
 template <class T, int N>
 __device__ __forceinline__ Chunk<T, N> load(const T* from) {

@@ -108,15 +108,15 @@ void launch_rotation(const RotateParams& p, const CudaLaunch& launch) {
   k.head_rows = f.heads > 0;
 
   const int64_t farthest = std::max({k.q.in_head, k.q.out_head, k.k.in_head, k.k.out_head});
-  const bool plain =
-      f.axes == 1 && f.heads == 0 && !k.angles.fractional && k.angles.still_at == 0 && farthest < int64_t{1} << 32;
+  const bool plain = f.axes == 1 && f.heads == 0 && !k.angles.fractional && k.angles.still_at == 0 && farthest < int64_t{1} << 32;
   const int64_t lanes = k.turning + ceil_div(k.passing, 2);
   const int64_t block_lanes = std::min<int64_t>(lanes, wide ? kWideThreads : kNarrowThreads);
   if (moves && (p.q.in_place || p.k.in_place) && lanes > block_lanes) {
     fail(ROPE_ARGUMENT, "pairing",
          text("one that keeps its order where q or k is rotated in place and a head has more than %lld channels",
               static_cast<long long>(2 * block_lanes * n)),
-         text("interleavedToHalf with %lld", static_cast<long long>(2 * lanes * n)), "A block of the GPU holds no such head; use an output.");
+         text("interleavedToHalf with %lld", static_cast<long long>(2 * lanes * n)),
+         "A block of the GPU holds no such head; use an output.");
   }
   Shape s = f.heads > 0 ? Shape{1, 1, 1} : shape_for(block_lanes, n, heads, tokens, launch.multiprocessors);
   if (!wide) s.rows = 1;

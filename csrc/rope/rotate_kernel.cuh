@@ -264,7 +264,8 @@ template <class T>
 RotateKernel kernel_of(const RotateForm& form) {
   if constexpr (sizeof(T) < 8) {
     constexpr int N = kChunkBytes / sizeof(T);
-    if (form.wide && !form.plain) return form.rows == 1 ? kernel_of<T, N, 1, false>(form.in, form.out) : kernel_of<T, N, 2, false>(form.in, form.out);
+    if (form.wide && !form.plain)
+      return form.rows == 1 ? kernel_of<T, N, 1, false>(form.in, form.out) : kernel_of<T, N, 2, false>(form.in, form.out);
     if (form.wide && form.rows == 1) return kernel_of<T, N, 1, true>(form.in, form.out);
     if (form.wide && form.rows == 2) return kernel_of<T, N, 2, true>(form.in, form.out);
     if (form.wide) return kernel_of<T, N, 5, true>(form.in, form.out);

@@ -12,9 +12,9 @@ constexpr int kWideThreads = 256, kNarrowThreads = 1024;  // of a block, at most
 
 enum class Order { halves, interleaved };  // of pairs in a row: (j, j + pairs) or (2j, 2j + 1)
 
-struct RotateSide {  // q or k
-  const char* in;    // [batch, tokens, heads, head_dim]
-  char* out;         // the same; may be `in`
+struct RotateSide {                     // q or k
+  const char* in;                       // [batch, tokens, heads, head_dim]
+  char* out;                            // the same; may be `in`
   int64_t in_batch, in_token, in_head;  // strides, bytes
   int64_t out_batch, out_token, out_head;
 };

@@ -99,15 +99,17 @@ struct RotateCase {
   Layout layout(int64_t heads) const {
     const int64_t pad = odd ? pick(0, 9) : 8 * pick(0, 2);
     int64_t token = heads * head_dim, head = head_dim;
-    if (chance(3)) token += 3 * head_dim + pad;                             // a slice of a packed tensor
-    else if (rank > 2 && chance(3)) token = head_dim + pad, head = tokens * token;  // heads first
+    if (chance(3))
+      token += 3 * head_dim + pad;  // a slice of a packed tensor
+    else if (rank > 2 && chance(3))
+      token = head_dim + pad, head = tokens * token;  // heads first
     Layout all{{batch, tokens, heads, head_dim}, {std::max(token * tokens, head * heads) + pad, token, head, 1}, odd ? pick(0, 7) : 0};
     if (rank == 4) return all;
     if (rank == 3) return {{tokens, heads, head_dim}, {token, head, 1}, all.shift};
     return {{tokens, heads * head_dim}, {token, 1}, all.shift};
   }
 
-  void make_side(int side, int64_t heads, rope_tensor_ref rope_rotate_args::* from, rope_tensor_ref rope_rotate_args::* to) {
+  void make_side(int side, int64_t heads, rope_tensor_ref rope_rotate_args::*from, rope_tensor_ref rope_rotate_args::*to) {
     if (heads == 0) return;
     in[side].emplace(dtype, layout(heads));
     in[side]->set_numbers();
@@ -130,7 +132,9 @@ struct RotateCase {
     ids.emplace(type, layout);
     fill_positions(&*ids, type, layout.elements());
     faults.exact = !shared;
-    if (faults.wanted) put_fault(&*ids, type, pick(0, axes - 1) * (axes > 1 ? axis : 0) + (shared ? 0 : pick(0, batch - 1) * row) + pick(0, tokens - 1) * stride);
+    if (faults.wanted)
+      put_fault(&*ids, type,
+                pick(0, axes - 1) * (axes > 1 ? axis : 0) + (shared ? 0 : pick(0, batch - 1) * row) + pick(0, tokens - 1) * stride);
     ids->upload();
     blocks.set(&rope_rotate_args::positions, *ids);
   }
@@ -205,7 +209,8 @@ inline void test_rotation(uint64_t seed) {
   const int32_t on_cpu = rope_rotate(&c.blocks.cpu, record());
   const rope_error cpu_error = last_error;
   CHECK(on_cpu == ROPE_OK || on_cpu == ROPE_FAULT);
-  if (on_cpu != ROPE_OK && on_cpu != ROPE_FAULT) fprintf(stderr, "  %s must be %s, got %s\n", last_error.argument, last_error.expected, last_error.actual);
+  if (on_cpu != ROPE_OK && on_cpu != ROPE_FAULT)
+    fprintf(stderr, "  %s must be %s, got %s\n", last_error.argument, last_error.expected, last_error.actual);
   const int failed = checks_failed;
   check_outcome(on_cpu, cpu_error, rope_rotate(&c.blocks.cuda, record()), c.faults);
   for (const auto* twins : {&c.in, &c.out}) {

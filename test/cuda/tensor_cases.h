@@ -35,7 +35,8 @@ inline std::vector<int64_t> random_shape() {
 
 inline void test_copy(uint64_t seed) {
   random_state = seed;
-  const int from = static_cast<int>(pick(ROPE_FLOAT64, ROPE_UINT8)), to = chance(3) ? from : static_cast<int>(pick(ROPE_FLOAT64, ROPE_UINT8));
+  const int from = static_cast<int>(pick(ROPE_FLOAT64, ROPE_UINT8)),
+            to = chance(3) ? from : static_cast<int>(pick(ROPE_FLOAT64, ROPE_UINT8));
   const std::vector<int64_t> shape = random_shape();
   Twin source(from, random_layout(shape, true)), target(to, random_layout(shape, false));
   // Random bytes are mostly large numbers: others are wanted too.
@@ -74,5 +75,6 @@ inline void test_fill(uint64_t seed) {
   const int32_t on_cpu = rope_fill(&blocks.cpu, record());
   CHECK(rope_fill(&blocks.cuda, record()) == on_cpu);
   CHECK(target.same(true));
-  if (checks_failed > failed) fprintf(stderr, "  fill %llu, dtype %d, kind %u\n", static_cast<unsigned long long>(seed), dtype, blocks.cpu.kind);
+  if (checks_failed > failed)
+    fprintf(stderr, "  fill %llu, dtype %d, kind %u\n", static_cast<unsigned long long>(seed), dtype, blocks.cpu.kind);
 }

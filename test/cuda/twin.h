@@ -83,7 +83,8 @@ inline void put(char* to, int dtype, double value) {
   if (dtype != ROPE_FLOAT16 && dtype != ROPE_BFLOAT16) return;
   const int exponent = static_cast<int>(bits >> 23 & 255) - 112;
   const uint32_t sign = bits >> 16 & 0x8000;
-  const uint32_t half = exponent <= 0 ? sign : sign | (exponent >= 31 ? 0x7c00 : static_cast<uint32_t>(exponent) << 10 | (bits >> 13 & 0x3ff));
+  const uint32_t half =
+      exponent <= 0 ? sign : sign | (exponent >= 31 ? 0x7c00 : static_cast<uint32_t>(exponent) << 10 | (bits >> 13 & 0x3ff));
   const auto element = static_cast<uint16_t>(dtype == ROPE_BFLOAT16 ? bits >> 16 : std::isnan(narrow) ? 0x7e00 : half);
   memcpy(to, &element, 2);
 }
@@ -186,8 +187,10 @@ class Twin {
     for (size_t i = 0; i < there.size() * 8; i += static_cast<size_t>(size_)) {
       if (exact ? memcmp(a + i, b + i, static_cast<size_t>(size_)) == 0 : same_element(a + i, b + i, dtype_)) continue;
       fprintf(stderr, "  element %lld: CPU", static_cast<long long>(i / static_cast<size_t>(size_)) - (cpu.data - base()) / size_);
-      for (int64_t j = size_; j-- > 0;) fprintf(stderr, "%s%02x", j == size_ - 1 ? " 0x" : "", static_cast<unsigned char>(a[i + static_cast<size_t>(j)]));
-      for (int64_t j = size_; j-- > 0;) fprintf(stderr, "%s%02x", j == size_ - 1 ? ", CUDA 0x" : "", static_cast<unsigned char>(b[i + static_cast<size_t>(j)]));
+      for (int64_t j = size_; j-- > 0;)
+        fprintf(stderr, "%s%02x", j == size_ - 1 ? " 0x" : "", static_cast<unsigned char>(a[i + static_cast<size_t>(j)]));
+      for (int64_t j = size_; j-- > 0;)
+        fprintf(stderr, "%s%02x", j == size_ - 1 ? ", CUDA 0x" : "", static_cast<unsigned char>(b[i + static_cast<size_t>(j)]));
       fprintf(stderr, "\n");
       return false;
     }
@@ -209,12 +212,12 @@ template <class Args>
 struct Blocks {
   Args cpu, cuda;
   Blocks() { START(cpu), START(cuda); }
-  void set(rope_tensor_ref Args::* field, const Twin& twin) {
+  void set(rope_tensor_ref Args::*field, const Twin& twin) {
     cpu.*field = ref(&twin.cpu);
     cuda.*field = ref(&twin.cuda);
   }
   template <class Value>
-  void set(Value Args::* field, Value value) {
+  void set(Value Args::*field, Value value) {
     cpu.*field = cuda.*field = value;
   }
 };
