@@ -98,8 +98,8 @@ export interface Fault {
   /** What was out of range: "position" or "indptr". */
   readonly code: string;
   /**
-   * The operation that met it: the public name of the call; of an operation in a graph, which has no name of its own there, that of the C library
-   * without its prefix: "rotate", "cosSin".
+   * The operation that met it: the public name of the call; in a graph and on CUDA, where it is not known any more, that of the C library without
+   * its prefix: "rotate", "cosSin".
    */
   readonly operation: string;
   /** The batch row or request. */

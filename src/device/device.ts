@@ -237,5 +237,6 @@ function openGpu(operation: string, argument: string, name: string): Device {
   }
   const device = construct(info, code);
   requireHealthy(stateOf(device), operation); // opens its context: what is wrong with it is reported here
+  takeFault(stateOf(device), operation); // from now on this realm is told of faults; one from before is not its own
   return device;
 }

@@ -52,8 +52,11 @@ export function finish(operation: string, stream: StreamState, faults: Faults): 
   else block.callIgnoringFaults(operation);
 }
 
-/** Waits until what is queued on the stream so far is done, or an event of the device where one is given, without blocking the thread. */
-export function finished(operation: string, stream: StreamState, event: number, faults: Faults): Promise<void> {
+/**
+ * Waits until what is queued on the stream so far is done, or an event of the device where one is given (0: none), without blocking the thread.
+ * Whatever goes wrong is a rejection.
+ */
+export async function finished(operation: string, stream: StreamState, event: number, faults: Faults): Promise<void> {
   if (queue === 0) openQueue(operation);
   const ticket = ++lastTicket;
   const block = blocks.notify;
@@ -64,7 +67,7 @@ export function finished(operation: string, stream: StreamState, event: number, 
   block.u64(notifyLayout.stream, stream.handle);
   block.u64(notifyLayout.event, event);
   block.call(operation);
-  return new Promise((resolve, reject) => {
+  await new Promise<void>((resolve, reject) => {
     waiting.set(ticket, { operation, faults, resolve, reject });
     listen();
   });

@@ -5,7 +5,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import process from "node:process";
 import { describe, expect, test } from "bun:test";
-import { Device, RopeError } from "../../mod.ts";
+import { Device, RopeError, RopeFaultError, RotaryEmbedding, Tensor } from "../../mod.ts";
 import { gpus, open } from "../support/devices.ts";
 import { projectUrl, root, runProgram, runtime, temporaryFolder } from "../support/runtime.ts";
 import { usage } from "../support/usage.ts";
@@ -127,6 +127,26 @@ describe.skipIf(gpus.length === 0)("on a GPU", () => {
     expect((health.error ?? "").length).toBeGreaterThan(5);
     expect(host).toBe("2,2,2"); // the CPU works on
     expect(code).toBe(0);
+  });
+
+  test("every realm that has the device open is told of a fault, once", async () => {
+    const device = open(name);
+    const worker = new Worker(new URL("../support/fault_worker.ts", import.meta.url), { type: "module" });
+    const ask = (what: string): Promise<unknown> =>
+      new Promise((resolve, reject) => {
+        worker.onmessage = ({ data }): void => resolve(data);
+        worker.onerror = (event): void => reject(new Error(event.message));
+        worker.postMessage(what);
+      });
+    expect(await ask(name)).toBe("nothing");
+    using rope = new RotaryEmbedding({ dim: 8, device });
+    using x = Tensor.zeros([2, 1, 8], { device });
+    rope.rotate(x, { positions: [1, 2 ** 39] }).dispose();
+    await expect(device.synchronize()).rejects.toThrow(RopeFaultError);
+    await device.synchronize();
+    expect(await ask("synchronize")).toBe("RopeFaultError 1");
+    expect(await ask("synchronize")).toBe("nothing");
+    worker.terminate();
   });
 
   test("a Worker that is terminated while it waits does no harm", async () => {
