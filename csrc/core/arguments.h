@@ -26,7 +26,7 @@ Args read_block(const Args* args, size_t least = 8) {
 
 // Where a field of a block ends: what `size` must reach for a result there to arrive.
 template <class Args, class Field>
-size_t end_of(Field Args::* field) {
+size_t end_of(Field Args::*field) {
   const Args block{};
   return static_cast<size_t>(reinterpret_cast<const char*>(&(block.*field)) - reinterpret_cast<const char*>(&block)) + sizeof(Field);
 }

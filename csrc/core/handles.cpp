@@ -41,8 +41,7 @@ const char* kind_name(HandleKind kind) {
     case HandleKind::stream: return "a live stream";
     case HandleKind::event: return "a live event";
     case HandleKind::graph: return "a live graph";
-    case HandleKind::queue:
-      return "a live queue";
+    case HandleKind::queue: return "a live queue";
     case HandleKind::frequencies: return "live frequencies";
   }
   return "a live handle";

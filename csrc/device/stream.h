@@ -58,14 +58,16 @@ void submit_cpu(const StreamRef& stream, const char* operation, rope_fault (*run
     }
   }
   const rope_fault fault = run(params);
-  if (fault.code != ROPE_FAULT_NONE) [[unlikely]] fail_fault(fault);
+  if (fault.code != ROPE_FAULT_NONE) [[unlikely]]
+    fail_fault(fault);
 }
 
 // What a kernel launch needs to know of its device.
 struct CudaLaunch;
 
 // Calls `launch` with the device made current and looks at what CUDA says afterwards.
-void submit_cuda(uint16_t device, const StreamRef& stream, void (*launch)(const void* params, const CudaLaunch& launch), const void* params);
+void submit_cuda(uint16_t device, const StreamRef& stream, void (*launch)(const void* params, const CudaLaunch& launch),
+                 const void* params);
 
 #if defined(ROPE_HAVE_CUDA)
 #define ROPE_CUDA_LAUNCHER(function) function

@@ -175,11 +175,11 @@ typedef enum rope_memory_kind {
 typedef struct rope_memory_args {
   uint32_t size;
   uint16_t device;
-  uint16_t kind;     /* rope_memory_kind */
+  uint16_t kind; /* rope_memory_kind */
   uint64_t realm;
-  uint64_t stream;   /* DEVICE: the stream whose order the block joins (allocate) or leaves (release) */
-  uint64_t bytes;    /* allocate: in */
-  uint64_t address;  /* allocate: out, aligned to 64; zeroed on the CPU. release: in */
+  uint64_t stream;  /* DEVICE: the stream whose order the block joins (allocate) or leaves (release) */
+  uint64_t bytes;   /* allocate: in */
+  uint64_t address; /* allocate: out, aligned to 64; zeroed on the CPU. release: in */
 } rope_memory_args;
 ROPE_API int32_t rope_memory_allocate(rope_memory_args* args, rope_error* error);
 ROPE_API int32_t rope_memory_release(const rope_memory_args* args, rope_error* error);
@@ -191,7 +191,7 @@ typedef struct rope_transfer_args {
   uint16_t device;
   uint16_t reserved;
   uint64_t stream;
-  uint64_t source;  /* an address of the host or of the device */
+  uint64_t source; /* an address of the host or of the device */
   uint64_t target;
   uint64_t bytes;
 } rope_transfer_args;
@@ -215,8 +215,8 @@ typedef struct rope_order_args {
   uint32_t size;
   uint16_t device;
   uint16_t reserved;
-  uint64_t stream;  /* waits */
-  uint64_t after;   /* for what is queued here so far */
+  uint64_t stream; /* waits */
+  uint64_t after;  /* for what is queued here so far */
 } rope_order_args;
 ROPE_API int32_t rope_stream_order(const rope_order_args* args, rope_error* error);
 
@@ -258,11 +258,11 @@ ROPE_API int32_t rope_graph_destroy(const rope_graph_args* args, rope_error* err
 
 typedef struct rope_queue_args {
   uint32_t size;
-  int32_t wake_fd;   /* open: out, an eventfd that becomes readable with every completion */
-  uint64_t realm;    /* open: in */
-  uint64_t queue;    /* open: out. Else in */
-  uint64_t ticket;   /* take: out, 0 if nothing has completed */
-  int32_t status;    /* take: out, the rope_status of that wait; a failure's details are in the error record */
+  int32_t wake_fd; /* open: out, an eventfd that becomes readable with every completion */
+  uint64_t realm;  /* open: in */
+  uint64_t queue;  /* open: out. Else in */
+  uint64_t ticket; /* take: out, 0 if nothing has completed */
+  int32_t status;  /* take: out, the rope_status of that wait; a failure's details are in the error record */
   uint32_t reserved;
 } rope_queue_args;
 /* One queue for a realm. */
@@ -276,10 +276,10 @@ typedef struct rope_notify_args {
   uint32_t size;
   uint16_t device;
   uint16_t reserved;
-  uint64_t realm;   /* whose pending fault the wait reports */
+  uint64_t realm; /* whose pending fault the wait reports */
   uint64_t queue;
-  uint64_t ticket;  /* the caller's number, not 0 */
-  uint64_t stream;  /* waits for what is queued here so far, or where `event` is given for that */
+  uint64_t ticket; /* the caller's number, not 0 */
+  uint64_t stream; /* waits for what is queued here so far, or where `event` is given for that */
   uint64_t event;
 } rope_notify_args;
 /* Puts `ticket` into the queue when the work is done, or has failed. */
@@ -288,13 +288,13 @@ ROPE_API int32_t rope_queue_notify(const rope_notify_args* args, rope_error* err
 typedef struct rope_health_args {
   uint32_t size;
   uint16_t device;
-  uint16_t failed;     /* out: 1 once the device has failed for good */
+  uint16_t failed; /* out: 1 once the device has failed for good */
   uint64_t realm;
-  uint32_t fault;      /* out: 1 if a fault was waiting for this realm */
+  uint32_t fault; /* out: 1 if a fault was waiting for this realm */
   uint32_t reserved;
-  rope_fault first;    /* out: that fault; it is taken, the next synchronise does not report it */
-  char operation[32];  /* out: what met it: "rope_rotate" */
-  char reason[128];    /* out: why the device failed */
+  rope_fault first;   /* out: that fault; it is taken, the next synchronise does not report it */
+  char operation[32]; /* out: what met it: "rope_rotate" */
+  char reason[128];   /* out: why the device failed */
 } rope_health_args;
 ROPE_API int32_t rope_device_health(rope_health_args* args, rope_error* error);
 
