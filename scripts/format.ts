@@ -9,7 +9,7 @@ await main(async () => {
   await install();
   await runOrThrow(deno(), ["fmt", "--quiet"]);
   const formatter = clangFormat();
-  const sources = filesUnder(["csrc", "test/c"], /\.(h|c|cpp)$/);
+  const sources = filesUnder(["csrc", "test/c", "test/cuda", "test/support"], /\.(h|c|cpp|cu|cuh)$/);
   if (formatter === undefined) {
     console.log(`no clang-format for this machine in node_modules: ${sources.length} C and C++ files left as they are`);
   } else if (sources.length > 0) await runOrThrow(formatter, ["-i", ...sources]);

@@ -120,7 +120,7 @@ export function format(): Promise<Outcome> {
 
 export async function formatC(): Promise<Outcome> {
   const formatter = clangFormat();
-  const files = filesUnder(["csrc", "test/c"], /\.(h|c|cpp)$/);
+  const files = filesUnder(["csrc", "test/c", "test/cuda", "test/support"], /\.(h|c|cpp|cu|cuh)$/);
   if (formatter === undefined) {
     const note = `npm has no clang-format for ${process.platform} ${process.arch}: ${files.length} files not looked at`;
     return { passed: 0, failed: 0, output: "", note };
