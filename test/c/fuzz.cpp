@@ -229,7 +229,8 @@ using CosSin = rope_cos_sin_args;
 
 const std::vector<Number> abi = numbers(&Abi::capacity, &Abi::length), realm = numbers(&Realm::realm),
                           usages = numbers(&Usage::handles, &Usage::bytes), info = numbers(&Info::device, &Info::cores),
-                          memory = numbers(&MemoryArgs::device, &MemoryArgs::realm, &MemoryArgs::bytes, &MemoryArgs::address),
+                          memory = numbers(&MemoryArgs::device, &MemoryArgs::kind, &MemoryArgs::realm, &MemoryArgs::stream,
+                                           &MemoryArgs::bytes, &MemoryArgs::address),
                           stream = numbers(&Stream::device, &Stream::realm, &Stream::stream),
                           event = numbers(&Event::device, &Event::realm, &Event::stream, &Event::event, &Event::since),
                           graph = numbers(&Graph::device, &Graph::realm, &Graph::stream, &Graph::graph), copy = numbers(&Copy::stream),

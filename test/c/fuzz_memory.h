@@ -283,7 +283,7 @@ class Handles {
     rope_stream_args stream{sizeof stream, 0, 0, 0, handle};
     rope_event_args event{sizeof event, 0, 0, 0, 0, handle, 0, 0};
     rope_graph_args recording{sizeof recording, 0, 0, 0, handle, 0, 0}, graph{sizeof graph, 0, 0, 0, 0, handle, 0};
-    rope_memory_args memory{sizeof memory, 0, 0, 0, 0, handle};
+    rope_memory_args memory{sizeof memory, 0, 0, 0, 0, 0, handle};
     rope_frequencies_args frequencies{};
     frequencies.size = sizeof frequencies;
     frequencies.frequencies = handle;

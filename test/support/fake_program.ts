@@ -274,9 +274,8 @@ await scenario("between host and device", () => {
 // ---- failure: the last, for it stays -------------------------------------------------------------------------------------------------
 
 await scenario("a device that failed", async () => {
-  const free = make(16);
+  const [free, live] = [make(16), make(16)];
   free.dispose();
-  const live = make(16);
   const graph = device.capture(() => void keep(x.clone()));
   const rejected = device.stream.synchronize().catch((error: Error) => error.name);
   fake.failed = true;

@@ -1,4 +1,4 @@
-// A Worker that is sent the name of a device first, synchronizes it with every message, and says which fault it was told of.
+// A Worker that is sent the name of a device and opens it; with every later message it synchronizes it and says which fault it was told of.
 import { Device, type RopeFaultError } from "../../mod.ts";
 
 interface WorkerScope {
@@ -9,7 +9,10 @@ const scope = globalThis as unknown as WorkerScope;
 
 let device: Device | undefined;
 scope.onmessage = async ({ data }): Promise<void> => {
-  device ??= Device.open(data as "cpu");
+  if (device === undefined) {
+    device = Device.open(data as "cpu");
+    return scope.postMessage("opened");
+  }
   try {
     await device.synchronize();
     scope.postMessage("nothing");
