@@ -16,10 +16,10 @@ using qNext = Tensor.random([1, 1, 32, 128], { dtype: "bfloat16" });
 using kNext = Tensor.random([1, 1, 8, 128], { dtype: "bfloat16" });
 const [qRotated, kRotated] = rope.forward(qNext, kNext, { offset: 16 });
 
-// An array of your own is rotated where it lies: no copy. Pair 0 of a head turns by one radian per position.
+// On the CPU an array of your own is rotated where it lies: no copy. Pair 0 of a head turns by one radian per position.
 const mine = new Float32Array(128);
 mine[0] = 1;
-using x = Tensor.from(mine, [1, 1, 128]);
+using x = Tensor.from(mine, [1, 1, 128], { device: "cpu" });
 rope.forwardInplace(x, null, { positions: [3] });
 
 console.log(`q ${qRotated.shape.join(" x ")}, k ${kRotated.shape.join(" x ")}, ${qRotated.dtype} on ${qRotated.device.name}`);

@@ -49,9 +49,17 @@ const char* name_of(uint32_t operation) {
   }
 }
 
+// What was queued here comes before what the default stream is given next: the memory of a realm that ends is freed there.
 struct CudaStream final : Stream {
+  cudaStream_t heir = nullptr;  // the default stream
   ~CudaStream() override {
-    if (queue != nullptr) cudaStreamDestroy(queue);
+    if (queue == nullptr) return;
+    cudaEvent_t done = nullptr;
+    if (cudaEventCreateWithFlags(&done, cudaEventDisableTiming) == cudaSuccess) {
+      if (cudaEventRecord(done, queue) == cudaSuccess) cudaStreamWaitEvent(heir, done, 0);
+      cudaEventDestroy(done);
+    }
+    cudaStreamDestroy(queue);
   }
 };
 
@@ -150,14 +158,17 @@ class CudaDevice final : public DeviceBackend {
     enter();
     const RelaxedCapture relaxed;
     void* const memory = reinterpret_cast<void*>(address);
-    if (kind == ROPE_MEMORY_PINNED) return check(cudaFreeHost(memory), "cudaFreeHost");
+    if (kind == ROPE_MEMORY_PINNED) {
+      check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");  // a copy may be on its way
+      return check(cudaFreeHost(memory), "cudaFreeHost");
+    }
     check(cudaFreeAsync(memory, records(stream) ? default_stream_ : queue_of(stream)), "cudaFreeAsync");
   }
 
   void trim() override {
     enter();
     const RelaxedCapture relaxed;
-    check(cudaStreamSynchronize(default_stream_), "cudaStreamSynchronize");
+    check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");  // what other streams have still to free
     check(cudaMemPoolTrimTo(pool_, 0), "cudaMemPoolTrimTo");
   }
 
@@ -172,6 +183,7 @@ class CudaDevice final : public DeviceBackend {
   StreamRef create_stream() override {
     enter();
     auto stream = std::make_shared<CudaStream>();
+    stream->heir = default_stream_;
     check(cudaStreamCreateWithFlags(&stream->queue, cudaStreamNonBlocking), "cudaStreamCreate");
     return stream;
   }
@@ -188,6 +200,7 @@ class CudaDevice final : public DeviceBackend {
     require_running(stream, "Order between streams cannot be recorded.");
     require_running(after, "Order between streams cannot be recorded.");
     enter();
+    const RelaxedCapture relaxed;
     const cudaEvent_t event = take_event();
     check(cudaEventRecord(event, queue_of(after)), "cudaEventRecord");
     check(cudaStreamWaitEvent(queue_of(stream), event, 0), "cudaStreamWaitEvent");
@@ -460,7 +473,11 @@ int count_devices(const char* argument, int wanted) {
          "nvidia-smi may say more of the NVIDIA driver; or use the CPU.");
   }
   if (wanted >= count) {
-    fail(ROPE_DEVICE, argument, count == 0 ? text("cpu, for this machine has no GPU") : text("cuda:0 to cuda:%d", count - 1), name);
+    fail(ROPE_DEVICE, argument,
+         count == 0   ? text("cpu, for this machine has no GPU")
+         : count == 1 ? text("cuda:0, the only GPU of this machine")
+                      : text("cuda:0 to cuda:%d", count - 1),
+         name, "Device.list() names the devices there are.");
   }
   return count;
 }
