@@ -31,16 +31,21 @@ describe.each(devices)("leaks on %s", (name) => {
     run(20_000);
     await collectGarbage();
     const before = device.memory();
-    const resident = residentBytes();
-    run(100_000);
-    await collectGarbage();
+    // The heap of the engine settles in the first rounds; a leak grows in every one.
+    let growth = Infinity;
+    for (let round = 0; round < 5 && growth >= 16 * 2 ** 20; ++round) {
+      const resident = residentBytes();
+      run(100_000);
+      await collectGarbage();
+      growth = residentBytes() - resident;
+    }
     const after = device.memory();
     // Less where the net has caught what another test forgot.
     expect(after.bytesInUse).toBeLessThanOrEqual(before.bytesInUse);
     expect(after.liveTensors).toBeLessThanOrEqual(before.liveTensors);
     expect(after.driverAllocations).toBe(before.driverAllocations);
     expect(after.bytesReserved).toBe(before.bytesReserved);
-    expect(residentBytes() - resident).toBeLessThan(24 * 2 ** 20);
+    expect(growth).toBeLessThan(16 * 2 ** 20);
   }, 120_000);
 
   test("calls that throw leave nothing either", async () => {
