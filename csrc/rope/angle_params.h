@@ -12,6 +12,10 @@ constexpr size_t kInlineTableBytes = 3584;
 // What their numbers, of 32 bits on the device, can count.
 constexpr int64_t kMaxTokens = int64_t{1} << 31, kMaxFrequencies = int64_t{1} << 26;
 
+// What a kernel is compiled for: positions from ids, positions derived from offsets and indptr, or any. All but `any`: one axis of whole
+// positions, all pairs turn, all heads alike, and strides from head to head below 2^32 bytes.
+enum class Where { ids, derived, any };
+
 struct AngleParams {
   Positions positions;
   bool hf;

@@ -41,17 +41,17 @@ __device__ __forceinline__ void apply_factors(const AngleParams& p, double* cos,
 __device__ __forceinline__ float inv_freq_of(uint64_t entry) { return __uint_as_float(static_cast<uint32_t>(entry)); }
 
 // cos and sin of one pair, factors and direction included, from its entry of the table for axis 0 and the token's place there.
-template <bool Plain, class Real>
+template <Where where, class Real>
 __device__ __forceinline__ void cos_sin_of_pair(const AngleParams& p, const uint64_t* table, Token* t, Place place, int index,
                                                 uint64_t entry, Real* cos, Real* sin) {
   float radians = place.rounded * inv_freq_of(entry);
   uint64_t turns = entry * static_cast<uint64_t>(place.whole);
-  if constexpr (!Plain) {
+  if constexpr (where == Where::any) {
     const double* const turns_per_position = reinterpret_cast<const double*>(table + static_cast<int64_t>(p.axes) * p.axis_stride);
     if (p.fractional && !p.hf) turns += turns_of_fraction(place.fraction, turns_per_position[index]);
     for (int axis = 1; axis < p.axes; ++axis) {
       const int64_t there = index + static_cast<int64_t>(axis) * p.axis_stride;
-      read_place<Plain>(p.positions, p.axes, id_of(p.positions, axis, *t), t, &place);
+      read_place<where>(p.positions, p.axes, id_of(p.positions, axis, *t), t, &place);
       radians += place.rounded * inv_freq_of(table[there]);
       turns += table[there] * static_cast<uint64_t>(place.whole);
       if (p.fractional && !p.hf) turns += turns_of_fraction(place.fraction, turns_per_position[there]);
@@ -63,7 +63,7 @@ __device__ __forceinline__ void cos_sin_of_pair(const AngleParams& p, const uint
     cos_sin_of_turns(turns, cos, sin);
   }
   apply_factors(p, cos, sin);
-  if constexpr (!Plain) {
+  if constexpr (where == Where::any) {
     if (p.still_at == 0) return;
     const uint32_t* const still = reinterpret_cast<const uint32_t*>(reinterpret_cast<const char*>(table) + p.still_at);
     if ((still[index / 32] >> (index % 32) & 1) != 0) make_still(cos);

@@ -23,9 +23,9 @@ __global__ void __launch_bounds__(kBlock) cos_sin_kernel(const __grid_constant__
   Token t{0, static_cast<uint32_t>(i / p.width), -1};
   const int index = static_cast<int>(i % p.width);
   Place place, other;
-  Verdict verdict = read_place<false>(angles.positions, angles.axes, id_of(angles.positions, 0, t), &t, &place);
+  Verdict verdict = read_place<Where::any>(angles.positions, angles.axes, id_of(angles.positions, 0, t), &t, &place);
   for (int axis = 1; axis < angles.axes; ++axis) {
-    const Verdict there = read_place<false>(angles.positions, angles.axes, id_of(angles.positions, axis, t), &t, &other);
+    const Verdict there = read_place<Where::any>(angles.positions, angles.axes, id_of(angles.positions, axis, t), &t, &other);
     if (there > verdict) verdict = there;
   }
   if (verdict == kSkip) {
@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kBlock) cos_sin_kernel(const __grid_constant__
   float cos = 1, sin = 0;  // of padding
   if (verdict == kRotate) {
     const uint64_t* const table = table_of(angles);
-    cos_sin_of_pair<false>(angles, table, &t, place, index, table[index], &cos, &sin);
+    cos_sin_of_pair<Where::any>(angles, table, &t, place, index, table[index], &cos, &sin);
   }
   p.cos[i] = cos;
   p.sin[i] = sin;

@@ -1,8 +1,7 @@
 // Where each token stands, read on the device: the counterpart of positions.cpp, with the same verdicts.
 #pragma once
 
-#include "../device/cuda.h"
-#include "positions.h"
+#include "angle_params.h"
 
 namespace rope {
 
@@ -19,34 +18,45 @@ struct Place {  // on one axis
   float rounded;  // to float32, Hugging Face's operand
 };
 
-// An int32 or int64 without a branch, so that the loads of several are on their way at once.
-__device__ __forceinline__ int64_t load_integer(const void* from, bool wide) {
+// An int32 or int64 on its way: no branch before it, and nothing looks at it until it is asked for, so that several travel at once.
+struct Loading {
+  int32_t low, high;
+
+  __device__ __forceinline__ int64_t value(bool wide) const {
+    return static_cast<int64_t>(static_cast<uint64_t>(static_cast<uint32_t>(wide ? high : low >> 31)) << 32 | static_cast<uint32_t>(low));
+  }
+};
+
+__device__ __forceinline__ Loading begin_load(const void* from, bool wide) {
   const int32_t* const words = static_cast<const int32_t*>(from);
-  const int32_t low = words[0];
-  int32_t high = 0;
-  if (wide) high = words[1];
-  return static_cast<int64_t>(static_cast<uint64_t>(static_cast<uint32_t>(wide ? high : low >> 31)) << 32 | static_cast<uint32_t>(low));
+  return {words[0], words[wide ? 1 : 0]};
 }
 
-__device__ __forceinline__ int64_t load_index(const Indices& indices, int64_t i) {
-  return load_integer(static_cast<const char*>(indices.data) + i * indices.stride * (indices.wide ? 8 : 4), indices.wide);
+__device__ __forceinline__ int64_t load_integer(const void* from, bool wide) { return begin_load(from, wide).value(wide); }
+
+__device__ __forceinline__ Loading begin_load(const Indices& indices, int64_t i) {
+  return begin_load(static_cast<const char*>(indices.data) + i * indices.stride * (indices.wide ? 8 : 4), indices.wide);
 }
+
+__device__ __forceinline__ int64_t load_index(const Indices& indices, int64_t i) { return begin_load(indices, i).value(indices.wide); }
 
 // The check of indptr, shared out over a block's threads: entry `thread`, set on its way long before it is looked at, and for the rare indptr
 // longer than a block every `threads`-th after it.
 struct IndptrCheck {
-  int64_t index, entry, before;
+  uint32_t index;
+  Loading entry, before;
 };
 
 __device__ __forceinline__ IndptrCheck begin_check(const Indices& indptr, int thread) {
-  const int64_t index = min(static_cast<int64_t>(thread), indptr.count - 1);
-  return {index, load_index(indptr, index), load_index(indptr, max(index - 1, int64_t{0}))};
+  const uint32_t index = static_cast<uint32_t>(min(static_cast<int64_t>(thread), indptr.count - 1));
+  return {index, begin_load(indptr, index), begin_load(indptr, index == 0 ? 0 : index - 1)};
 }
 
 __device__ __forceinline__ bool is_disordered(const Indices& indptr, int64_t tokens, const IndptrCheck& first, int threads) {
-  bool any = first.entry < (first.index > 0 ? first.before : 0) || first.entry > tokens;
+  const int64_t entry = first.entry.value(indptr.wide), before = first.before.value(indptr.wide);
+  bool any = entry < (first.index > 0 ? before : 0) || entry > tokens;
 #pragma unroll 1
-  for (int64_t i = first.index + threads; i < indptr.count; i += threads) {
+  for (int64_t i = int64_t{first.index} + threads; i < indptr.count; i += threads) {
     const int64_t entry = load_index(indptr, i);
     any |= entry < load_index(indptr, i - 1) || entry > tokens;
   }
@@ -83,12 +93,14 @@ __device__ __forceinline__ int64_t saturated_sum(int64_t start, int64_t more) { 
 __device__ __forceinline__ bool derived_position(const Positions& p, Token* t, int64_t* position) {
   int64_t start = p.offset, begin = 0;
   if (p.indptr.data != nullptr) {
-    // A single request is read at one go, others are searched for.
+    // A single request is read at one go, others are searched for. Where there are no offsets, something else is read and not used.
     int64_t low = 0, high = p.indptr.count - 1;
-    begin = load_index(p.indptr, low);
-    const int64_t end = load_index(p.indptr, high);
-    if (p.offsets.data != nullptr && high > 0) start = load_index(p.offsets, low);
-    if (t->token < begin || t->token >= end) return false;
+    const bool has_offsets = p.offsets.data != nullptr && high > 0;
+    const Loading first = begin_load(p.indptr, low), last = begin_load(p.indptr, high);
+    const Loading offset = begin_load(has_offsets ? p.offsets.data : p.indptr.data, has_offsets ? p.offsets.wide : p.indptr.wide);
+    begin = first.value(p.indptr.wide);
+    if (has_offsets) start = offset.value(p.offsets.wide);
+    if (t->token < begin || t->token >= last.value(p.indptr.wide)) return false;
     if (high > 1) {
 #pragma unroll 1
       while (high - low > 1) {
@@ -113,20 +125,20 @@ __device__ __forceinline__ const char* id_of(const Positions& p, int axis, const
   return static_cast<const char*>(p.ids) + index * (p.dtype == ROPE_INT64 ? 8 : 4);
 }
 
-// `id`: where the token's id on this axis stands, if there are ids. Plain: one axis, no float positions.
-template <bool Plain>
+// `id`: where the token's id on this axis stands, if there are ids.
+template <Where where>
 __device__ __forceinline__ Verdict read_place(const Positions& p, int axes, const char* id, Token* t, Place* out) {
-  if (p.ids == nullptr) {
+  if (where == Where::derived || (where == Where::any && p.ids == nullptr)) {
     *out = {};
     if (!derived_position(p, t, &out->whole)) return kPass;
-  } else if (!Plain && p.dtype == ROPE_FLOAT32) {
+  } else if (where == Where::any && p.dtype == ROPE_FLOAT32) {
     const float position = *reinterpret_cast<const float*>(id);
     const float whole = rintf(position);
     *out = {static_cast<int64_t>(whole), position - whole, position};
     return position != position ? kPass : fabsf(position) > static_cast<float>(ROPE_MAX_POSITION) ? kSkip : kRotate;
   } else {
     *out = {load_integer(id, p.dtype == ROPE_INT64), 0, 0};
-    if ((Plain || axes == 1) && out->whole == -1) return kPass;
+    if ((where != Where::any || axes == 1) && out->whole == -1) return kPass;
   }
   out->rounded = static_cast<float>(out->whole);
   return out_of_range(out->whole) ? kSkip : kRotate;

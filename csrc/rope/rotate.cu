@@ -45,18 +45,11 @@ struct Shape {
   int tokens;  // of a block
 };
 
-// By the rows there are for each multiprocessor. Few: as many threads as can be, a row each. More: five rows, so that all that a
-// multiprocessor is due is on its way at once, if the heads side by side still give each pair a thread. Plenty: two, for memory's sake.
-// The numbers are measured: docs/performance.md.
-Shape shape_for(int64_t lanes, int64_t pairs_of_lane, int64_t heads, int64_t tokens, int multiprocessors) {
-  constexpr int64_t kThreadsWanted = 192;
-  const int64_t due = tokens * heads / multiprocessors;
-  int64_t rows = 1;
-  if (due >= 2000 || (due >= 256 && heads < 5 * pairs_of_lane)) {
-    rows = std::min<int64_t>(heads, 2);
-  } else if (due >= 8) {
-    rows = heads >= 5 * pairs_of_lane ? 5 : heads >= 2 * pairs_of_lane ? 2 : 1;
-  }
+// By the rows there are for each multiprocessor. Few: as many threads as can be, a row each. More: two, so that cos and sin serve more, and no
+// more than two, so that registers hold many blocks. The numbers are measured: docs/performance.md.
+Shape shape_for(int64_t lanes, int64_t heads, int64_t tokens, int multiprocessors) {
+  constexpr int64_t kThreadsWanted = 192, kRowsForTwo = 75;
+  const int64_t rows = heads > 1 && tokens * heads >= kRowsForTwo * multiprocessors ? 2 : 1;
   int64_t side_by_side = ceil_div(heads, rows);
   side_by_side = ceil_div(side_by_side, ceil_div(side_by_side * lanes, std::max(lanes, kThreadsWanted)));
   int64_t together = 1;
@@ -118,12 +111,15 @@ void launch_rotation(const RotateParams& p, const CudaLaunch& launch) {
          text("interleavedToHalf with %lld", static_cast<long long>(2 * lanes * n)),
          "A block of the GPU holds no such head; use an output.");
   }
-  Shape s = f.heads > 0 ? Shape{1, 1, 1} : shape_for(block_lanes, n, heads, tokens, launch.multiprocessors);
+  Shape s = f.heads > 0 ? Shape{1, 1, 1} : shape_for(block_lanes, heads, tokens, launch.multiprocessors);
   if (!wide) s.rows = 1;
-  if (!plain) s.rows = std::min(s.rows, 2);
+  const Where where = !plain ? Where::any : p.positions.ids != nullptr ? Where::ids : Where::derived;
   const int64_t grid_x = ceil_div(tokens, s.tokens), grid_y = ceil_div(heads, s.rows * s.heads), grid_z = ceil_div(lanes, block_lanes);
   const int64_t threads = block_lanes * s.heads * s.tokens;
-  k.prefetching = static_cast<uint32_t>(std::max<int64_t>(1, 1024 * launch.multiprocessors / (grid_y * grid_z * threads)));
+  // With derived places and two rows the rows set out late: the L2 fetches them meanwhile, in every block.
+  k.prefetching = where == Where::derived && s.rows == 2
+                      ? UINT32_MAX
+                      : static_cast<uint32_t>(std::max<int64_t>(1, 1024 * launch.multiprocessors / (grid_y * grid_z * threads)));
 
   // Only Hopper's code has the instruction that waits for the kernel ahead: what is compiled from portable code must not start early.
   cudaLaunchAttribute attribute{};
@@ -136,7 +132,7 @@ void launch_rotation(const RotateParams& p, const CudaLaunch& launch) {
   config.stream = launch.stream;
   config.attrs = &attribute;
   config.numAttrs = launch.capability == 90 ? 1 : 0;
-  cuda_check(cudaLaunchKernelEx(&config, kernel_for(p.dtype, {wide, plain, s.rows, in, out}), k), "rotate_kernel");
+  cuda_check(cudaLaunchKernelEx(&config, kernel_for(p.dtype, {wide, where, s.rows, in, out}), k), "rotate_kernel");
 }
 
 }  // namespace

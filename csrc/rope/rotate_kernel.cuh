@@ -20,6 +20,12 @@ namespace rope {
 
 template <int N>
 constexpr int kThreads = N == 1 ? kNarrowThreads : kWideThreads;
+// Blocks of that many threads on a multiprocessor, at least: as many as registers can be had for without spills.
+template <int N, int Rows, Order In, Order Out, Where where>
+constexpr int kBlocks = N == 1                                                ? 1
+                        : where == Where::any                                 ? 2
+                        : where == Where::derived && (Rows == 1 || In != Out) ? 3
+                                                                              : 4;
 
 // ---- rows ----------------------------------------------------------------------------------------------------------------------------
 
@@ -84,39 +90,33 @@ __device__ __forceinline__ void rotate(Chunk<T, N>& a, Chunk<T, N>& b, const Rea
 }
 
 // Which entry of the table the block's `entry` of cos and sin comes from, -1 if none.
-template <int N, bool apart, bool Plain>
+template <int N, bool apart, Where where>
 __device__ __forceinline__ int index_of(const RotateKernelParams& p, int entry) {
   const int lane = static_cast<int>(blockIdx.z * blockDim.x) + entry / N;
   if (entry >= static_cast<int>(blockDim.x) * N || lane >= p.turning) return -1;
-  return pair_of<N, apart>(p, lane, entry % N) + (!Plain && p.head_rows ? static_cast<int>(blockIdx.y) * p.pairs : 0);
+  return pair_of<N, apart>(p, lane, entry % N) + (where == Where::any && p.head_rows ? static_cast<int>(blockIdx.y) * p.pairs : 0);
 }
 
-// Where indptr is out of order: the token's place in its first sound request, and cos and sin there.
-template <int N, bool apart, bool Plain, class Real>
-__device__ __noinline__ Verdict turn_sound(const RotateKernelParams& p, uint32_t token, Real* cos_shared, Real* sin_shared) {
-  const Positions& positions = p.angles.positions;
-  Token t{0, token, find_sound_request(positions.indptr, p.tokens, token)};
-  if (t.request < 0) return kSkip;
-  const int64_t start = positions.offsets.data != nullptr ? load_index(positions.offsets, t.request) : positions.offset;
-  Place place{saturated_sum(start, token - load_index(positions.indptr, t.request)), 0, 0};
-  if (out_of_range(place.whole)) return kSkip;
-  place.rounded = static_cast<float>(place.whole);
-  const uint64_t* const table = table_of(p.angles);
-#pragma unroll 1
-  for (int entry = threadIdx.y * blockDim.x + threadIdx.x;; entry += blockDim.x * blockDim.y) {
-    const int index = index_of<N, apart, Plain>(p, entry);
-    if (index < 0) return kRotate;
-    cos_sin_of_pair<Plain>(p.angles, table, &t, place, index, table[index], &cos_shared[entry], &sin_shared[entry]);
-  }
+// Where indptr is out of order: the token's place in its first sound request.
+__device__ __forceinline__ Verdict read_sound_place(const Positions& positions, int64_t tokens, Token* t, Place* out) {
+  t->request = find_sound_request(positions.indptr, tokens, t->token);
+  if (t->request < 0) return kSkip;
+  const int64_t start = positions.offsets.data != nullptr ? load_index(positions.offsets, t->request) : positions.offset;
+  out->whole = saturated_sum(start, t->token - load_index(positions.indptr, t->request));
+  out->rounded = static_cast<float>(out->whole);
+  return out_of_range(out->whole) ? kSkip : kRotate;
 }
+
+template <class T, int N, int Rows, Order In, Order Out, Where where>
+__device__ __noinline__ void rotate_disordered(const RotateKernelParams& p);
 
 // ---- the kernel ------------------------------------------------------------------------------------------------------------------------
 
-// Plain: one axis of whole positions, all pairs turn, all heads alike, and strides from head to head below 2^32 bytes.
-template <class T, int N, int Rows, Order In, Order Out, bool Plain>
-__global__ void __launch_bounds__(kThreads<N>, N == 1 ? 1 : 2) rotate_kernel(const __grid_constant__ RotateKernelParams p) {
+// A block's share. disordered: its indptr has been found out of order, nothing has been written yet, and it starts anew.
+template <class T, int N, int Rows, Order In, Order Out, Where where, bool disordered>
+__device__ __forceinline__ void rotate_block(const RotateKernelParams& p) {
   using Real = std::conditional_t<std::is_same_v<T, double>, double, float>;
-  using Stride = std::conditional_t<Plain, uint32_t, uint64_t>;
+  using Stride = std::conditional_t<where == Where::any, uint64_t, uint32_t>;
   constexpr bool apart = kApart<N, In, Out>;
   extern __shared__ __align__(16) char shared[];  // Real [blockDim.z][cos, sin][blockDim.x * N]
 
@@ -160,16 +160,18 @@ __global__ void __launch_bounds__(kThreads<N>, N == 1 ? 1 : 2) rotate_kernel(con
   const int entries = blockDim.x * N, entry_step = blockDim.x * blockDim.y;
   const uint64_t* const table = table_of(p.angles);
   int entry = threadIdx.y * blockDim.x + threadIdx.x;
-  int index = index_of<N, apart, Plain>(p, entry);
+  int index = index_of<N, apart, where>(p, entry);
   uint64_t frequency = index >= 0 ? table[index] : 0;
-  const char* id = p.angles.positions.ids != nullptr ? id_of(p.angles.positions, 0, t) : nullptr;
+  const bool has_ids = where == Where::ids || (where == Where::any && p.angles.positions.ids != nullptr);
+  const bool has_indptr = where != Where::ids && p.angles.positions.indptr.data != nullptr;
+  const char* id = has_ids ? id_of(p.angles.positions, 0, t) : nullptr;
   ptx::keep(id);
 
-  if (blockIdx.x < p.prefetching) {
-    if (entry == 0 && id != nullptr) ptx::prefetch_global_l2(id);
+  if (!disordered && blockIdx.x < p.prefetching) {
+    if (entry == 0 && has_ids) ptx::prefetch_global_l2(id);
     if (entry == 0 && blockIdx.x == 0) {  // what all blocks read, once
-      if (p.angles.positions.offsets.data != nullptr) ptx::prefetch_global_l2(p.angles.positions.offsets.data);
-      if (p.angles.positions.indptr.data != nullptr) ptx::prefetch_global_l2(p.angles.positions.indptr.data);
+      if (where != Where::ids && p.angles.positions.offsets.data != nullptr) ptx::prefetch_global_l2(p.angles.positions.offsets.data);
+      if (has_indptr) ptx::prefetch_global_l2(p.angles.positions.indptr.data);
     }
 #pragma unroll
     for (int r = 0; r < Rows; ++r) {  // a sector of 32 bytes by the lane that begins it
@@ -180,49 +182,53 @@ __global__ void __launch_bounds__(kThreads<N>, N == 1 ? 1 : 2) rotate_kernel(con
   ptx::griddepcontrol_wait();
   ptx::griddepcontrol_launch_dependents();
 
+  // Derived places take a while, and registers. Few tokens: rows travel meanwhile. Many: other blocks fill the wait, and rows set out after it.
+  constexpr bool rows_first = where != Where::derived || Rows == 1;
   Chunk<T, N> a[Rows], b[Rows];
-#pragma unroll
-  for (int r = 0; r < Rows; ++r) {
-    a[r] = load<T, N>(source[r] + from.a);
-    b[r] = load<T, N>(source[r] + from.b);
-  }
-
   IndptrCheck check;  // of the whole indptr, by every block
-  if (p.angles.positions.indptr.data != nullptr) {
-    check = begin_check(p.angles.positions.indptr, threadIdx.z * entry_step + entry);
-  }
-  Place place;
-  Verdict verdict = read_place<Plain>(p.angles.positions, p.angles.axes, id, &t, &place);
-  if constexpr (!Plain) {
+  const auto set_out = [&] {
+#pragma unroll
+    for (int r = 0; r < Rows; ++r) {
+      a[r] = load<T, N>(source[r] + from.a);
+      b[r] = load<T, N>(source[r] + from.b);
+    }
+    if (has_indptr && !disordered) {
+      check = begin_check(p.angles.positions.indptr, threadIdx.z * entry_step + threadIdx.y * blockDim.x + threadIdx.x);
+    }
+  };
+  if constexpr (rows_first) set_out();
+  Place place{};
+  Verdict verdict = disordered ? read_sound_place(p.angles.positions, p.tokens, &t, &place)
+                               : read_place<where>(p.angles.positions, p.angles.axes, id, &t, &place);
+  if constexpr (where == Where::any) {
     for (int axis = 1; axis < p.angles.axes; ++axis) {
       Place other;
-      const Verdict there = read_place<Plain>(p.angles.positions, p.angles.axes, id_of(p.angles.positions, axis, t), &t, &other);
+      const Verdict there = read_place<where>(p.angles.positions, p.angles.axes, id_of(p.angles.positions, axis, t), &t, &other);
       if (there > verdict) verdict = there;
     }
   }
+  if constexpr (!rows_first) set_out();
   Real* const cos_shared = reinterpret_cast<Real*>(shared) + threadIdx.z * 2 * entries;
   Real* const sin_shared = cos_shared + entries;
   while (index >= 0) {
-    cos_sin_of_pair<Plain>(p.angles, table, &t, place, index, frequency, &cos_shared[entry], &sin_shared[entry]);
+    cos_sin_of_pair<where>(p.angles, table, &t, place, index, frequency, &cos_shared[entry], &sin_shared[entry]);
     entry += entry_step;
-    index = index_of<N, apart, Plain>(p, entry);
+    index = index_of<N, apart, where>(p, entry);
     if (index >= 0) frequency = table[index];
   }
 
   // The barrier also lets rows that change their order in place be read before any of them is written.
-  bool speaks = threadIdx.x == 0 && threadIdx.y == 0 && blockIdx.y == 0 && blockIdx.z == 0;
-  if (p.angles.positions.indptr.data == nullptr) {
+  if (!has_indptr || disordered) {
     __syncthreads();
   } else if (__syncthreads_or(is_disordered(p.angles.positions.indptr, p.tokens, check, entry_step * blockDim.z))) {
-    if (speaks && threadIdx.z == 0 && blockIdx.x == 0) report_indptr(p.angles.positions.indptr, p.tokens, p.angles.mailbox);
-    speaks = false;
-    verdict = turn_sound<N, apart, Plain>(p, t.token, cos_shared, sin_shared);
-    __syncthreads();
+    return rotate_disordered<T, N, Rows, In, Out, where>(p);
   }
-  if (verdict == kSkip && exists && speaks) {
-    report_position(p.angles.positions, p.angles.axes, t, CudaOperation::rotate, p.angles.mailbox);
+  if (!exists || !has_a) return;
+  if (verdict == kSkip) {
+    const bool speaks = threadIdx.x == 0 && threadIdx.y == 0 && blockIdx.y == 0 && blockIdx.z == 0;
+    if (!disordered && speaks) report_position(p.angles.positions, p.angles.axes, t, CudaOperation::rotate, p.angles.mailbox);
+    return;
   }
-  if (!exists || !has_a || verdict == kSkip) return;
 
   const auto target = [&](int r) { return reinterpret_cast<T*>(row_of(head_of(r), q_out, k_out, p.q.out_head, p.k.out_head)); };
   if (turns && verdict == kRotate) {
@@ -235,7 +241,7 @@ __global__ void __launch_bounds__(kThreads<N>, N == 1 ? 1 : 2) rotate_kernel(con
 #pragma unroll
     for (int r = 0; r < Rows; ++r) {
       if (head_of(r) >= p.heads) continue;
-      rotate<In, Out>(a[r], b[r], cos, sin, !Plain && p.angles.still_at != 0);
+      rotate<In, Out>(a[r], b[r], cos, sin, where == Where::any && p.angles.still_at != 0);
       T* const row = target(r);
       store(row + to.a, a[r]);
       store(row + to.b, b[r]);
@@ -251,26 +257,42 @@ __global__ void __launch_bounds__(kThreads<N>, N == 1 ? 1 : 2) rotate_kernel(con
   }
 }
 
+template <class T, int N, int Rows, Order In, Order Out, Where where>
+__device__ __noinline__ void rotate_disordered(const RotateKernelParams& p) {
+  const bool first = (threadIdx.x | threadIdx.y | threadIdx.z | blockIdx.x | blockIdx.y | blockIdx.z) == 0;
+  if (first) report_indptr(p.angles.positions.indptr, p.tokens, p.angles.mailbox);
+  rotate_block<T, N, Rows, In, Out, where, true>(p);
+}
+
+template <class T, int N, int Rows, Order In, Order Out, Where where>
+__global__ void __launch_bounds__(kThreads<N>, kBlocks<N, Rows, In, Out, where>)
+    rotate_kernel(const __grid_constant__ RotateKernelParams p) {
+  rotate_block<T, N, Rows, In, Out, where, false>(p);
+}
+
 // ---- which one -------------------------------------------------------------------------------------------------------------------------
 
-template <class T, int N, int Rows, bool Plain>
+template <class T, int N, int Rows, Where where>
 RotateKernel kernel_of(Order in, Order out) {
   constexpr Order H = Order::halves, I = Order::interleaved;
-  if (in == H) return out == H ? rotate_kernel<T, N, Rows, H, H, Plain> : rotate_kernel<T, N, Rows, H, I, Plain>;
-  return out == H ? rotate_kernel<T, N, Rows, I, H, Plain> : rotate_kernel<T, N, Rows, I, I, Plain>;
+  if (in == H) return out == H ? rotate_kernel<T, N, Rows, H, H, where> : rotate_kernel<T, N, Rows, H, I, where>;
+  return out == H ? rotate_kernel<T, N, Rows, I, H, where> : rotate_kernel<T, N, Rows, I, I, where>;
+}
+
+template <class T, int N, Where where>
+RotateKernel kernel_of(const RotateForm& form) {
+  return form.rows == 1 ? kernel_of<T, N, 1, where>(form.in, form.out) : kernel_of<T, N, 2, where>(form.in, form.out);
 }
 
 template <class T>
 RotateKernel kernel_of(const RotateForm& form) {
   if constexpr (sizeof(T) < 8) {
     constexpr int N = kChunkBytes / sizeof(T);
-    if (form.wide && !form.plain)
-      return form.rows == 1 ? kernel_of<T, N, 1, false>(form.in, form.out) : kernel_of<T, N, 2, false>(form.in, form.out);
-    if (form.wide && form.rows == 1) return kernel_of<T, N, 1, true>(form.in, form.out);
-    if (form.wide && form.rows == 2) return kernel_of<T, N, 2, true>(form.in, form.out);
-    if (form.wide) return kernel_of<T, N, 5, true>(form.in, form.out);
+    if (form.wide && form.where == Where::ids) return kernel_of<T, N, Where::ids>(form);
+    if (form.wide && form.where == Where::derived) return kernel_of<T, N, Where::derived>(form);
+    if (form.wide) return kernel_of<T, N, Where::any>(form);
   }
-  return kernel_of<T, 1, 1, false>(form.in, form.out);
+  return kernel_of<T, 1, 1, Where::any>(form.in, form.out);
 }
 
 }  // namespace rope

@@ -8,7 +8,7 @@
 namespace rope {
 
 constexpr int kChunkBytes = 16;
-constexpr int kWideThreads = 256, kNarrowThreads = 1024;  // of a block, at most; narrow: chunks of one element
+constexpr int kWideThreads = 256, kNarrowThreads = 640;  // of a block, at most; narrow: chunks of one element
 
 enum class Order { halves, interleaved };  // of pairs in a row: (j, j + pairs) or (2j, 2j + 1)
 
@@ -28,7 +28,7 @@ struct RotateKernelParams {
   int32_t passing;        // chunks that pass through
   int32_t rotary_offset;  // elements
   int32_t pairs;
-  uint32_t prefetching;  // blocks along x that prefetch: those that may be there before the kernel ahead is done
+  uint32_t prefetching;  // blocks along x that prefetch: as a rule those that may be there before the kernel ahead is done
   bool q_in_place, k_in_place;
   bool head_rows;  // the table has a row for each head, and a block one head
   AngleParams angles;
@@ -37,12 +37,11 @@ static_assert(sizeof(RotateKernelParams) <= 4096);
 
 using RotateKernel = void (*)(RotateKernelParams);
 
-// Which kernel: chunks of 16 bytes or of one element; one axis of whole positions, all pairs turn, all heads alike, and strides from head to
-// head below 2^32 bytes, or not; rows of a thread.
+// Which kernel: chunks of 16 bytes or of one element, and so on.
 struct RotateForm {
   bool wide;
-  bool plain;
-  int rows;  // 1, 2 or 5; not plain: 1 or 2; not wide: 1
+  Where where;
+  int rows;  // of a thread: 1 or 2; not wide: any, 1
   Order in, out;
 };
 
