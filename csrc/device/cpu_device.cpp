@@ -34,13 +34,16 @@ class CpuDevice final : public DeviceBackend {
 
   StreamRef create_stream() override { return std::make_shared<Stream>(); }
   void synchronize(const StreamRef& stream, uint64_t) override { require_running(stream, "Waiting cannot be recorded."); }
-  void order(const StreamRef&, const StreamRef&) override {}
+  void order(const StreamRef& stream, const StreamRef& after) override {
+    require_running(stream, "Order between streams cannot be recorded.");
+    require_running(after, "Order between streams cannot be recorded.");
+  }
 
   std::shared_ptr<Event> record(const StreamRef& stream) override {
     require_running(stream, "Events cannot be recorded.");
     return std::make_shared<CpuEvent>();
   }
-  void wait(const StreamRef&, const Event&) override {}
+  void wait(const StreamRef& stream, const Event&) override { require_running(stream, "Events cannot be recorded."); }
   void synchronize(const Event&, uint64_t) override {}
   double elapsed_ms(const Event& start, const Event& end) override {
     const auto time = static_cast<const CpuEvent&>(end).time - static_cast<const CpuEvent&>(start).time;
@@ -78,10 +81,7 @@ class CpuDevice final : public DeviceBackend {
     wait.queue->expect();
     wait.queue->post({wait.ticket, {}});
   }
-  void health(rope_health_args& args) override {
-    args.failed = 0;
-    args.fault = 0;
-  }
+  void health(rope_health_args&) override {}
   void forget_realm(uint64_t) override {}
 
  private:

@@ -159,7 +159,7 @@ class CudaDevice final : public DeviceBackend {
     const RelaxedCapture relaxed;
     void* const memory = reinterpret_cast<void*>(address);
     if (kind == ROPE_MEMORY_PINNED) {
-      check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");  // a copy may be on its way
+      finish_streams();  // a copy may be on its way
       return check(cudaFreeHost(memory), "cudaFreeHost");
     }
     check(cudaFreeAsync(memory, records(stream) ? default_stream_ : queue_of(stream)), "cudaFreeAsync");
@@ -168,7 +168,7 @@ class CudaDevice final : public DeviceBackend {
   void trim() override {
     enter();
     const RelaxedCapture relaxed;
-    check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");  // what other streams have still to free
+    finish_streams();  // what other streams have still to free
     check(cudaMemPoolTrimTo(pool_, 0), "cudaMemPoolTrimTo");
   }
 
@@ -182,9 +182,10 @@ class CudaDevice final : public DeviceBackend {
 
   StreamRef create_stream() override {
     enter();
-    auto stream = std::make_shared<CudaStream>();
-    stream->heir = default_stream_;
-    check(cudaStreamCreateWithFlags(&stream->queue, cudaStreamNonBlocking), "cudaStreamCreate");
+    StreamRef stream = make_stream();
+    const std::lock_guard lock(streams_mutex_);
+    std::erase_if(streams_, [](const std::weak_ptr<Stream>& other) { return other.expired(); });
+    streams_.push_back(stream);
     return stream;
   }
 
@@ -239,7 +240,8 @@ class CudaDevice final : public DeviceBackend {
   }
 
   StreamRef begin_graph() override {
-    StreamRef stream = create_stream();
+    enter();
+    StreamRef stream = make_stream();
     check(cudaStreamBeginCapture(stream->queue, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
     stream->recording = std::make_shared<CudaGraph>();
     return stream;
@@ -310,6 +312,27 @@ class CudaDevice final : public DeviceBackend {
     rope_fault fault;
     uint32_t operation;
   };
+
+  StreamRef make_stream() {
+    auto stream = std::make_shared<CudaStream>();
+    stream->heir = default_stream_;
+    check(cudaStreamCreateWithFlags(&stream->queue, cudaStreamNonBlocking), "cudaStreamCreate");
+    return stream;
+  }
+
+  // Waits for everything that is queued. Stream by stream: cudaDeviceSynchronize would spoil what any thread is recording, whose streams are not
+  // among these. What was queued on streams that are gone, the default stream waits for.
+  void finish_streams() {
+    std::vector<StreamRef> live;
+    {
+      const std::lock_guard lock(streams_mutex_);
+      for (const std::weak_ptr<Stream>& stream : streams_) live.push_back(stream.lock());
+    }
+    for (const StreamRef& stream : live) {
+      if (stream) check(cudaStreamSynchronize(stream->queue), "cudaStreamSynchronize");
+    }
+    check(cudaStreamSynchronize(default_stream_), "cudaStreamSynchronize");
+  }
 
   cudaStream_t queue_of(const StreamRef& stream) const { return stream ? stream->queue : default_stream_; }
 
@@ -423,6 +446,9 @@ class CudaDevice final : public DeviceBackend {
   std::map<uint64_t, Fault> faults_;
   std::atomic<bool> failed_{false};
   char reason_[128] = {};
+
+  std::mutex streams_mutex_;
+  std::vector<std::weak_ptr<Stream>> streams_;  // that run, beside the default stream
 
   std::mutex event_mutex_;
   std::vector<cudaEvent_t> events_;

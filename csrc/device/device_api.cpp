@@ -124,7 +124,9 @@ int32_t rope_usage(rope_usage_args* block, rope_error* error) {
 
 int32_t rope_device_info(rope_device_info_args* block, rope_error* error) {
   return guard("rope_device_info", error, [&] {
-    rope_device_info_args args = read_block(block);
+    const rope_device_info_args asked = read_block(block);
+    rope_device_info_args args{};
+    args.device = asked.device;
     if (is_cuda(args.device)) {
       cuda_info(args);
     } else {
@@ -137,7 +139,10 @@ int32_t rope_device_info(rope_device_info_args* block, rope_error* error) {
 
 int32_t rope_device_health(rope_health_args* block, rope_error* error) {
   return guard("rope_device_health", error, [&] {
-    rope_health_args args = read_block(block);
+    const rope_health_args asked = read_block(block);
+    rope_health_args args{};
+    args.device = asked.device;
+    args.realm = asked.realm;
     backend_of(args.device, "device").health(args);
     write_block(block, args);
   });

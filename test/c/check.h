@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Every entry point that takes a block, and the type of its block.
+// Every entry point that takes a block, and the type of its block. `bun run test sanitize` compares the list with rope.h.
 #define ROPE_ENTRY_POINTS(X)                           \
   X(rope_abi, rope_abi_args)                           \
   X(rope_realm_open, rope_realm_args)                  \
@@ -16,9 +16,12 @@
   X(rope_device_info, rope_device_info_args)           \
   X(rope_memory_allocate, rope_memory_args)            \
   X(rope_memory_release, rope_memory_args)             \
+  X(rope_memory_trim, rope_memory_args)                \
+  X(rope_transfer, rope_transfer_args)                 \
   X(rope_stream_create, rope_stream_args)              \
   X(rope_stream_destroy, rope_stream_args)             \
   X(rope_stream_synchronize, rope_stream_args)         \
+  X(rope_stream_order, rope_order_args)                \
   X(rope_event_record, rope_event_args)                \
   X(rope_event_wait, rope_event_args)                  \
   X(rope_event_synchronize, rope_event_args)           \
@@ -29,6 +32,11 @@
   X(rope_graph_cancel, rope_graph_args)                \
   X(rope_graph_launch, rope_graph_args)                \
   X(rope_graph_destroy, rope_graph_args)               \
+  X(rope_queue_open, rope_queue_args)                  \
+  X(rope_queue_take, rope_queue_args)                  \
+  X(rope_queue_wait, rope_queue_args)                  \
+  X(rope_queue_notify, rope_notify_args)               \
+  X(rope_device_health, rope_health_args)              \
   X(rope_copy, rope_copy_args)                         \
   X(rope_fill, rope_fill_args)                         \
   X(rope_frequencies_create, rope_frequencies_args)    \

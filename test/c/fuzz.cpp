@@ -1,6 +1,7 @@
 // Random argument blocks through every C entry point: any status may come, but no crash, no sanitizer's report, no lost handle, no write
 // outside the output tensors, and none at all where a call was refused. Half of the blocks are right, so that the deep paths run: the
-// table of entry points says how often each must have succeeded. Now and then four threads share all handles.
+// table of entry points says how often each must have succeeded. Now and then four threads share all handles. Nothing waits for what will
+// never come: before a queue is waited for, something is posted there.
 //
 //   fuzz [blocks] [seed]      or ROPE_FUZZ_SEED; by default 100 000 blocks and a seed of the clock
 #include <atomic>
@@ -11,6 +12,7 @@
 #include <thread>
 
 #include "allocation.h"
+#include "check.h"
 #include "fuzz_blocks.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -31,6 +33,18 @@ void fail(const char* what, const std::string& detail = "") {
   std::fprintf(stderr, "seed %llu, block %lld, %s: %s %s\n", static_cast<unsigned long long>(seed), static_cast<long long>(current_number),
                current_name, what, detail.c_str());
   ++failures;
+}
+
+// An entry point, for a block of any type.
+template <class>
+struct ArgsOf;
+template <class T>
+struct ArgsOf<int32_t (*)(T*, rope_error*)> {
+  using type = T;
+};
+template <auto kFunction>
+int32_t call(void* block, rope_error* error) {
+  return kFunction(static_cast<typename ArgsOf<decltype(kFunction)>::type*>(block), error);
 }
 
 // A handle in a block.
@@ -88,6 +102,9 @@ class Worker {
     }
     if (alone_) save_outputs();
 
+    std::unique_lock<std::mutex> waiting;
+    if (entry.call == call<rope_queue_wait>) waiting = post_to_queue();
+    if (entry.call == call<rope_realm_close> && random.chance(90)) handles.empty_queues();
     const bool no_block = blocks_.mode == Mode::random_bytes && random.chance(2);
     const int32_t status = entry.call(no_block ? nullptr : real, error);
     if (status < ROPE_OK || status > ROPE_OUT_OF_MEMORY) fail("returned status", std::to_string(status));
@@ -95,6 +112,7 @@ class Worker {
     if (error != nullptr) check_record(entry, status, error, error_bytes);
     check_block(entry, status, real, bytes);
     if (alone_) check_outputs(status);
+    if (status == ROPE_OK) check_results(entry, real, bytes);
     if (status == ROPE_OK) keep_handles(entry, real, bytes);
     std::free(error);
     std::free(real);
@@ -111,6 +129,18 @@ class Worker {
     size_t i = 0;
     while (rest >= entries[i].weight) rest -= entries[i++].weight;
     return i;
+  }
+
+  // Nobody else may wait for the queue until this thread has.
+  std::unique_lock<std::mutex> post_to_queue() {
+    static std::mutex& mutex = *new std::mutex;
+    std::unique_lock lock(mutex);
+    rope_queue_args wait;
+    std::memcpy(&wait, blocks_.block, sizeof wait);
+    rope_notify_args notify{sizeof notify, 0, 0, 0, wait.queue, 1, 0, 0};
+    const int32_t status = rope_queue_notify(&notify, nullptr);
+    if (status != ROPE_OK && status != ROPE_DISPOSED) fail("cannot post", std::to_string(status)), std::abort();
+    return lock;
   }
 
   // A success leaves the record alone; a failure fills it as far as it goes.
@@ -143,6 +173,29 @@ class Worker {
   void check_block(const Entry& entry, int32_t status, const char* real, size_t bytes) {
     const size_t from = status == ROPE_OK ? entry.size : 0;
     if (bytes > from && std::memcmp(real + from, blocks_.block + from, bytes - from) != 0) fail("wrote where it should not in the block");
+  }
+
+  // What the CPU says of itself, whatever stood in the block.
+  void check_results(const Entry& entry, const char* real, size_t bytes) {
+    if (entry.call == call<rope_device_info>) {
+      rope_device_info_args a{};
+      std::memcpy(&a, real, std::min(bytes, sizeof a));
+      if (a.device != 0) fail("has a device that is not there");
+      if (bytes >= sizeof a &&
+          (a.usable != 1 || a.count != 1 || a.cores < 1 || a.capability != 0 || a.cuda_runtime != 0 || a.cuda_driver != 0))
+        fail("does not describe the CPU");
+    }
+    if (entry.call == call<rope_device_health>) {
+      rope_health_args a{};
+      std::memcpy(&a, real, std::min(bytes, sizeof a));
+      if (a.failed != 0 || a.fault != 0 || a.first.code != 0 || a.operation[0] != 0 || a.reason[0] != 0)
+        fail("has a device that is not well");
+    }
+    if (entry.call == call<rope_queue_take>) {
+      rope_queue_args a{};
+      std::memcpy(&a, real, std::min(bytes, sizeof a));
+      if (a.status != ROPE_OK) fail("took a wait that failed");
+    }
   }
 
   void save_outputs() {
@@ -191,17 +244,6 @@ class Worker {
 
 // ---- the entry points ---------------------------------------------------------------------------------------------------
 
-template <class>
-struct ArgsOf;
-template <class T>
-struct ArgsOf<int32_t (*)(T*, rope_error*)> {
-  using type = T;
-};
-template <auto kFunction>
-int32_t call(void* block, rope_error* error) {
-  return kFunction(static_cast<typename ArgsOf<decltype(kFunction)>::type*>(block), error);
-}
-
 // What may be anything in each block. Addresses are not among these: they tell the truth or are 0.
 template <class Args, class... Fields>
 std::vector<Number> numbers(Fields Args::*... fields) {
@@ -217,9 +259,14 @@ using Realm = rope_realm_args;
 using Usage = rope_usage_args;
 using Info = rope_device_info_args;
 using MemoryArgs = rope_memory_args;
+using Transfer = rope_transfer_args;
 using Stream = rope_stream_args;
+using Order = rope_order_args;
 using Event = rope_event_args;
 using Graph = rope_graph_args;
+using Queue = rope_queue_args;
+using Notify = rope_notify_args;
+using Health = rope_health_args;
 using Copy = rope_copy_args;
 using Fill = rope_fill_args;
 using Freq = rope_frequencies_args;
@@ -228,9 +275,17 @@ using Rotate = rope_rotate_args;
 using CosSin = rope_cos_sin_args;
 
 const std::vector<Number> abi = numbers(&Abi::capacity, &Abi::length), realm = numbers(&Realm::realm),
-                          usages = numbers(&Usage::handles, &Usage::bytes), info = numbers(&Info::device, &Info::cores),
+                          usages = numbers(&Usage::handles, &Usage::bytes),
+                          info = numbers(&Info::device, &Info::cores, &Info::capability, &Info::cuda_runtime, &Info::cuda_driver,
+                                         &Info::count),
                           memory = numbers(&MemoryArgs::device, &MemoryArgs::kind, &MemoryArgs::realm, &MemoryArgs::stream,
                                            &MemoryArgs::bytes, &MemoryArgs::address),
+                          transfer = numbers(&Transfer::device, &Transfer::stream, &Transfer::bytes),
+                          order = numbers(&Order::device, &Order::stream, &Order::after),
+                          queue = numbers(&Queue::wake_fd, &Queue::realm, &Queue::queue, &Queue::ticket, &Queue::status),
+                          notify =
+                              numbers(&Notify::device, &Notify::realm, &Notify::queue, &Notify::ticket, &Notify::stream, &Notify::event),
+                          health = numbers(&Health::device, &Health::failed, &Health::realm, &Health::fault),
                           stream = numbers(&Stream::device, &Stream::realm, &Stream::stream),
                           event = numbers(&Event::device, &Event::realm, &Event::stream, &Event::event, &Event::since),
                           graph = numbers(&Graph::device, &Graph::realm, &Graph::stream, &Graph::graph), copy = numbers(&Copy::stream),
@@ -255,9 +310,12 @@ const std::vector<Entry> entries = {
     {ENTRY(rope_device_info, Info), &Blocks::fill_nothing, 5, 30, 0, info, {}, {}},
     {ENTRY(rope_memory_allocate, MemoryArgs), &Blocks::fill_memory_allocate, 15, 30, 0, memory, {kMemory, AT(MemoryArgs, address)}, {}},
     {ENTRY(rope_memory_release, MemoryArgs), &Blocks::fill_memory_release, 10, 10, 0, memory, {}, {kMemory, AT(MemoryArgs, address)}},
+    {ENTRY(rope_memory_trim, MemoryArgs), &Blocks::fill_nothing, 3, 30, 0, memory, {}, {}},
+    {ENTRY(rope_transfer, Transfer), &Blocks::fill_transfer, 40, 30, 0, transfer, {}, {}},
     {ENTRY(rope_stream_create, Stream), &Blocks::fill_stream_create, 15, 30, 0, stream, {kStream, AT(Stream, stream)}, {}},
     {ENTRY(rope_stream_destroy, Stream), &Blocks::fill_stream, 8, 10, 0, stream, {}, {kStream, AT(Stream, stream)}},
     {ENTRY(rope_stream_synchronize, Stream), &Blocks::fill_stream, 10, 10, 0, stream, {}, {}},
+    {ENTRY(rope_stream_order, Order), &Blocks::fill_order, 10, 10, 0, order, {}, {}},
     {ENTRY(rope_event_record, Event), &Blocks::fill_event, 15, 30, 0, event, {kEvent, AT(Event, event)}, {}},
     {ENTRY(rope_event_wait, Event), &Blocks::fill_event, 10, 10, 0, event, {}, {}},
     {ENTRY(rope_event_synchronize, Event), &Blocks::fill_event, 10, 10, 0, event, {}, {}},
@@ -268,6 +326,11 @@ const std::vector<Entry> entries = {
     {ENTRY(rope_graph_cancel, Graph), &Blocks::fill_graph, 2, 10, 0, graph, {}, {kRecording, AT(Graph, stream)}},
     {ENTRY(rope_graph_launch, Graph), &Blocks::fill_launch, 20, 10, 1, graph, {}, {}},
     {ENTRY(rope_graph_destroy, Graph), &Blocks::fill_graph, 5, 10, 0, graph, {}, {kGraph, AT(Graph, graph)}},
+    {ENTRY(rope_queue_open, Queue), &Blocks::fill_queue_open, 8, 10, 0, queue, {kQueue, AT(Queue, queue)}, {}},
+    {ENTRY(rope_queue_take, Queue), &Blocks::fill_queue, 15, 10, 0, queue, {}, {}},
+    {ENTRY(rope_queue_wait, Queue), &Blocks::fill_queue, 8, 10, 0, queue, {}, {}},
+    {ENTRY(rope_queue_notify, Notify), &Blocks::fill_notify, 20, 10, 0, notify, {}, {}},
+    {ENTRY(rope_device_health, Health), &Blocks::fill_health, 5, 30, 0, health, {}, {}},
     {ENTRY(rope_copy, Copy), &Blocks::fill_copy, 150, 30, 0, copy, {}, {}},
     {ENTRY(rope_fill, Fill), &Blocks::fill_fill, 100, 30, 0, fill, {}, {}},
     {ENTRY(rope_frequencies_create, Freq),
@@ -284,16 +347,19 @@ const std::vector<Entry> entries = {
     {ENTRY(rope_cos_sin, CosSin), &Blocks::fill_cos_sin, 100, 25, 2, cos_sin, {}, {}},
 };
 
+// Whether the table has every entry point of check.h, whose list is complete.
+void check_table() {
+#define CHECK_ENTRY(function, block) \
+  current_name = #function;          \
+  if (std::none_of(entries.begin(), entries.end(), [](const Entry& e) { return e.call == call<function>; })) fail("is not in the table");
+  ROPE_ENTRY_POINTS(CHECK_ENTRY)
+#undef CHECK_ENTRY
+}
+
 // ---- rounds -------------------------------------------------------------------------------------------------------------
 
 constexpr int64_t kRound = 2500;
 constexpr int kThreads = 4;
-
-rope_usage_args usage() {
-  rope_usage_args args{sizeof args, 0, 0, 0};
-  rope_usage(&args, nullptr);
-  return args;
-}
 
 // Every round has fresh memory; nothing of it may be left at its end. Every fourth is done by four threads.
 void run_round(uint64_t number, int64_t blocks) {
@@ -349,6 +415,7 @@ int main(int count, char** arguments) {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_set_death_callback([] { fail("a sanitizer's report"); });
 #endif
+  check_table();
   const auto start = std::chrono::steady_clock::now();
   for (int64_t done = 0, round = 0; done < blocks && failures < 20; done += kRound, ++round) {
     run_round(static_cast<uint64_t>(round), std::min(kRound, blocks - done));

@@ -61,12 +61,26 @@ class Blocks {
   void fill_abi() { args<rope_abi_args>().capacity = static_cast<uint64_t>(random.between(0, 20000)); }
   void fill_realm_close() { args<rope_realm_args>().realm = handle(kRealm); }
   void fill_memory_allocate() {
-    args<rope_memory_args>().realm = realm();
-    args<rope_memory_args>().bytes = static_cast<uint64_t>(random.between(1, 100000));
+    auto& a = args<rope_memory_args>();
+    a.kind = random.chance(10) ? ROPE_MEMORY_PINNED : ROPE_MEMORY_DEVICE;
+    a.realm = realm();
+    a.stream = stream();
+    a.bytes = static_cast<uint64_t>(random.between(1, 100000));
   }
-  void fill_memory_release() { args<rope_memory_args>().address = handle(kMemory); }
+  void fill_memory_release() {
+    args<rope_memory_args>().address = handle(kMemory);
+    args<rope_memory_args>().stream = stream();
+  }
+  void fill_transfer() {
+    args<rope_transfer_args>().stream = stream();
+    args<rope_transfer_args>().bytes = static_cast<uint64_t>(random.chance(10) ? 0 : random.between(1, 10000));
+  }
   void fill_stream_create() { args<rope_stream_args>().realm = realm(); }
   void fill_stream() { args<rope_stream_args>().stream = handle(kStream); }
+  void fill_order() {
+    args<rope_order_args>().stream = stream();
+    args<rope_order_args>().after = stream();
+  }
   void fill_event() {
     auto& a = args<rope_event_args>();
     a.realm = realm();
@@ -83,6 +97,21 @@ class Blocks {
   void fill_launch() {
     fill_graph();
     args<rope_graph_args>().stream = stream();
+  }
+  void fill_queue_open() { args<rope_queue_args>().realm = handle(kRealm); }
+  void fill_queue() { args<rope_queue_args>().queue = handle(kQueue); }
+  void fill_notify() {
+    auto& a = args<rope_notify_args>();
+    a.realm = realm();
+    a.queue = handle(kQueue);
+    a.ticket = static_cast<uint64_t>(random.between(1, 1000));
+    a.stream = stream();
+    a.event = random.chance(50) ? 0 : handle(kEvent);
+  }
+  void fill_health() {
+    auto& a = args<rope_health_args>();
+    a.realm = realm();
+    if (random.chance(50)) a.first.code = 1, a.operation[0] = a.reason[0] = 'x';
   }
 
   void fill_frequencies_create() {
@@ -300,6 +329,9 @@ class Blocks {
     return memory;
   }
   void tell_addresses(Fill fill, uint32_t size) {
+    if (fill == &Blocks::fill_transfer) tell_transfer();
+    // One of the process would never close.
+    if (fill == &Blocks::fill_queue_open && args<rope_queue_args>().realm == 0) args<rope_queue_args>().realm = 1;
     if (fill == &Blocks::fill_abi) args<rope_abi_args>().text = reinterpret_cast<uint64_t>(array(args<rope_abi_args>().capacity, 1));
     if (fill == &Blocks::fill_frequencies_read) {
       auto& a = args<rope_frequencies_read_args>();
@@ -325,6 +357,19 @@ class Blocks {
       axis[i] = static_cast<int32_t>(wrong != 0 || a.axes < 2 ? wrong : random.below(std::min<int64_t>(a.axes, 16)));
     }
     a.axis_of_pair = reinterpret_cast<uint64_t>(axis);
+  }
+
+  // Memory of the bytes that the block says, or none.
+  void tell_transfer() {
+    auto& a = args<rope_transfer_args>();
+    a.source = a.target = 0;
+    if (a.bytes > 100000) return;
+    const std::vector<int64_t> shape{static_cast<int64_t>(a.bytes)};
+    const rope_tensor *const source = memory.place(false, ROPE_UINT8, shape, true), *const target =
+                                                                                        memory.place(false, ROPE_UINT8, shape, true);
+    a.source = random.chance(mode == Mode::right ? 0 : 10) ? 0 : source->data;
+    a.target = random.chance(mode == Mode::right ? 0 : 10) ? 0 : target->data;
+    outputs.push_back({*target, nullptr, {}});
   }
 
   const bool alone_;

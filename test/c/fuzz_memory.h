@@ -203,7 +203,7 @@ class Memory {
 
 // ---- handles ------------------------------------------------------------------------------------------------------------
 
-enum Kind { kNone, kRealm, kStream, kRecording, kEvent, kGraph, kFrequencies, kMemory, kKinds };
+enum Kind { kNone, kRealm, kStream, kRecording, kEvent, kGraph, kFrequencies, kQueue, kMemory, kKinds };
 
 struct FrequencyShape {
   int64_t rotary_dim, axes, heads;
@@ -219,6 +219,7 @@ class Handles {
       live_[kind].push_back(handle);
       if (live_[kind].size() > kMost) oldest = take(kind, 0);
     }
+    if (kind == kRealm && oldest != 0) empty_queues();
     if (oldest != 0) release(kind, oldest);
   }
   void add_frequencies(uint64_t handle, const FrequencyShape& shape) {
@@ -248,7 +249,7 @@ class Handles {
     if (random.chance(30)) return random.bits();
     if (random.chance(20)) return 0;
     if (random.chance(30)) return pick(random, kind) ^ uint64_t { 1 } << random.below(53);
-    if (random.chance(40)) return pick(random, static_cast<Kind>(random.between(kRealm, kMemory)));
+    if (random.chance(40)) return pick(random, static_cast<Kind>(random.between(kRealm, kKinds - 1)));
     const std::lock_guard lock(mutex_);
     return dead_[kind].empty() ? 1 : dead_[kind][static_cast<size_t>(random.below(static_cast<int64_t>(dead_[kind].size())))];
   }
@@ -258,8 +259,14 @@ class Handles {
     return found == shapes_.end() ? FrequencyShape{8, 1, 0} : found->second;
   }
 
+  // A queue that closes before everything was taken from it leaves its descriptor open: too many of those, and there are none left.
+  void empty_queues() {
+    const std::lock_guard lock(mutex_);
+    for (const uint64_t queue : live_[kQueue]) empty_queue(queue);
+  }
+
   void release_all() {
-    for (const Kind kind : {kGraph, kRecording, kEvent, kStream, kFrequencies, kMemory, kRealm}) {
+    for (const Kind kind : {kQueue, kGraph, kRecording, kEvent, kStream, kFrequencies, kMemory, kRealm}) {
       while (!live_[kind].empty()) release(kind, take(kind, 0));
       dead_[kind].clear();
     }
@@ -277,7 +284,13 @@ class Handles {
     return handle;
   }
 
-  // It may have gone with its realm.
+  static void empty_queue(uint64_t queue) {
+    rope_queue_args args{sizeof args, 0, 0, queue, 1, 0, 0};
+    while (rope_queue_take(&args, nullptr) == ROPE_OK && args.ticket != 0) {
+    }
+  }
+
+  // It may have gone with its realm. A queue goes in no other way.
   static void release(Kind kind, uint64_t handle) {
     rope_realm_args realm{sizeof realm, 0, handle};
     rope_stream_args stream{sizeof stream, 0, 0, 0, handle};
@@ -294,6 +307,7 @@ class Handles {
       case kEvent: rope_event_destroy(&event, nullptr); break;
       case kGraph: rope_graph_destroy(&graph, nullptr); break;
       case kFrequencies: rope_frequencies_release(&frequencies, nullptr); break;
+      case kQueue: empty_queue(handle); break;
       default: rope_memory_release(&memory, nullptr); break;
     }
   }

@@ -22,6 +22,7 @@
 #include <memory>
 #include <mutex>
 #include <random>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -62,11 +63,45 @@ struct Mark {
 
 struct Recorded {
   std::vector<Work> nodes;
-  bool valid = true;
+  std::atomic<bool> valid{true};
 };
 
 thread_local cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
-thread_local Recorded* recorded_here = nullptr;
+thread_local std::shared_ptr<Recorded> recorded_here;
+thread_local int device_here = 0;
+
+// What a device has to do: its operations in the order they were queued, and its recordings.
+struct Device {
+  std::mutex mutex;
+  std::condition_variable changed;
+  uint64_t next = 0;
+  std::set<uint64_t> queued;
+  std::set<std::shared_ptr<Recorded>> recordings;
+
+  uint64_t begin() {
+    const std::lock_guard lock(mutex);
+    queued.insert(next);
+    return next++;
+  }
+  void end(uint64_t operation) {
+    const std::lock_guard lock(mutex);
+    queued.erase(operation);
+    changed.notify_all();
+  }
+  // Waits for what is queued. That does not go together with recording, by whichever thread, and spoils it.
+  cudaError_t finish() {
+    std::unique_lock lock(mutex);
+    for (const auto& recording : recordings) recording->valid = false;
+    if (!recordings.empty()) return cudaErrorStreamCaptureUnsupported;
+    const uint64_t end = next;
+    while (!queued.empty() && *queued.begin() < end && sticky == cudaSuccess) changed.wait_for(lock, std::chrono::milliseconds(1));
+    return sticky;
+  }
+};
+Device& device_at(int index) {
+  static Device* const all = new Device[64];  // never destroyed: streams go on while the process ends
+  return all[index];
+}
 
 // What a thread that records may not do unless it says that it knows better.
 bool forbidden() {
@@ -88,9 +123,14 @@ struct CUgraphExec_st {
 };
 
 struct CUstream_st {
+  struct Item {
+    Work work;
+    uint64_t number;
+  };
+  Device& device = device_at(device_here);
   std::mutex mutex;
   std::condition_variable changed;
-  std::deque<Work> work;
+  std::deque<Item> work;
   bool busy = false;
   bool closing = false;
   std::shared_ptr<Recorded> recording;
@@ -104,8 +144,13 @@ struct CUstream_st {
     std::unique_lock lock(mutex);
     if (recording) return recording->nodes.push_back(std::move(item));
     changed.wait(lock, [this] { return work.size() < 1024; });
-    work.push_back(std::move(item));
+    work.push_back({std::move(item), device.begin()});
     changed.notify_all();
+  }
+
+  bool records() {
+    const std::lock_guard lock(mutex);
+    return recording != nullptr;
   }
 
   void finish() {
@@ -127,13 +172,14 @@ struct CUstream_st {
     for (;;) {
       changed.wait(lock, [this] { return closing || !work.empty(); });
       if (work.empty()) break;
-      Work item = std::move(work.front());
+      Item item = std::move(work.front());
       work.pop_front();
       busy = true;
       lock.unlock();
       if (delay > 0) std::this_thread::sleep_for(std::chrono::microseconds(random() % (delay + 1)));
-      if (sticky == cudaSuccess) item();
-      item = nullptr;
+      if (sticky == cudaSuccess) item.work();
+      item.work = nullptr;
+      device.end(item.number);
       lock.lock();
       busy = false;
       changed.notify_all();
@@ -223,7 +269,11 @@ cudaError_t cudaGetDeviceCount(int* count) {
   *count = static_cast<int>(setting("FAKE_CUDA_DEVICES", 1));
   return *count == 0 ? cudaErrorNoDevice : answer();
 }
-cudaError_t cudaSetDevice(int) { return answer(); }
+cudaError_t cudaSetDevice(int device) {
+  device_here = device;
+  return answer();
+}
+cudaError_t cudaDeviceSynchronize() { return device_at(device_here).finish(); }
 cudaError_t cudaDriverGetVersion(int* version) {
   *version = driver();
   return cudaSuccess;
@@ -253,6 +303,10 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   return answer();
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  if (stream->records()) {
+    const std::lock_guard lock(stream->device.mutex);
+    stream->device.recordings.erase(stream->recording);
+  }
   stream->close();
   return answer();
 }
@@ -293,16 +347,18 @@ cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* other) {
   return answer();
 }
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
-  const std::lock_guard lock(stream->mutex);
-  stream->recording = std::make_shared<Recorded>();
-  recorded_here = stream->recording.get();
+  const std::scoped_lock lock(stream->mutex, stream->device.mutex);
+  recorded_here = stream->recording = std::make_shared<Recorded>();
+  stream->device.recordings.insert(recorded_here);
   return answer();
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
-  const std::lock_guard lock(stream->mutex);
-  recorded_here = nullptr;
+  const std::scoped_lock lock(stream->mutex, stream->device.mutex);
   const std::shared_ptr<Recorded> recorded = std::move(stream->recording);
   stream->recording = nullptr;
+  stream->device.recordings.erase(recorded);
+  if (recorded != recorded_here) return cudaErrorStreamCaptureWrongThread;
+  recorded_here = nullptr;
   if (!recorded->valid) return cudaErrorStreamCaptureInvalidated;
   *graph = new CUgraph_st{recorded};
   return answer();
@@ -399,7 +455,7 @@ cudaError_t cudaFreeHost(void* memory) {
   return answer();
 }
 cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
-  if (stream->recording) return cudaErrorStreamCaptureUnsupported;
+  if (stream->records()) return cudaErrorStreamCaptureUnsupported;
   if (known(source)) {
     stream->submit([target, source, bytes] { std::memcpy(target, source, bytes); });
   } else {
