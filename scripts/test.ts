@@ -17,6 +17,7 @@ const all: Record<string, () => Promise<steps.Outcome>> = {
   "layouts": steps.layouts,
   "bun": () => steps.bunTests(testFiles),
   "deno": () => steps.denoTests(testFiles),
+  "fake-cuda": steps.fakeCuda,
   "types-bun": steps.typesBun,
   "types-deno": steps.typesDeno,
   "lint": steps.lint,
@@ -28,6 +29,7 @@ const all: Record<string, () => Promise<steps.Outcome>> = {
   "header": steps.header,
   "symbols": steps.symbols,
   "sanitize": steps.sanitize,
+  "sanitize-cuda": steps.sanitizeCuda,
   "publish": steps.publish,
   "package": steps.packaged,
 };
@@ -46,7 +48,7 @@ await main(async () => {
     passed += outcome.passed;
     failed += outcome.failed;
     const verdict = outcome.failed > 0 ? "FAILED" : outcome.passed > 0 ? "ok" : "skipped";
-    console.log(`${verdict.padEnd(8)}${name.padEnd(12)}${duration(performance.now() - start).padStart(8)}  ${outcome.note}`.trimEnd());
+    console.log(`${verdict.padEnd(8)}${name.padEnd(14)}${duration(performance.now() - start).padStart(8)}  ${outcome.note}`.trimEnd());
     if (outcome.failed > 0) console.log(`\n${shown(outcome.output)}\n`);
   }
   console.log(`${passed} passed, ${failed} failed`);

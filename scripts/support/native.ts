@@ -1,7 +1,8 @@
-// Builds librope.so, when it is stale, and the sanitized copy with the C test programs.
-import { existsSync, mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+// Builds librope.so, when it is stale, the sanitized copy with the C test programs, and the copies over a CUDA runtime made of threads.
+import { existsSync, mkdirSync, realpathSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import process from "node:process";
 import { filesUnder, fingerprint, inProject, readIfThere, root } from "./paths.ts";
 import { run, ScriptError } from "./process.ts";
 import { requireBuildTools, which } from "./tools.ts";
@@ -30,23 +31,41 @@ export async function buildSanitized(): Promise<string[]> {
   });
 }
 
+/** Where the headers of the CUDA toolkit are, or undefined. */
+export function cudaHeaders(): string | undefined {
+  const nvcc = which("nvcc");
+  const homes = [process.env["CUDA_HOME"], "/usr/local/cuda", nvcc === undefined ? undefined : dirname(dirname(realpathSync(nvcc)))];
+  const folders = homes.filter((home) => home !== undefined).map((home) => join(home, "include"));
+  return folders.find((folder) => existsSync(join(folder, "cuda_runtime_api.h")));
+}
+
+/**
+ * Builds librope.so and cuda_test over the CUDA runtime of test/support/fake_cuda, which needs no GPU, and gives back their folder.
+ * `sanitizers` is what -fsanitize is given.
+ */
+export async function buildFakeCuda(headers: string, sanitizers: string = ""): Promise<string> {
+  const folder = inProject("build", ["fake_cuda", ...sanitizers.split(",")].filter((part) => part !== "").join("_"));
+  await cmake(folder, [`-DCUDA_HEADERS=${headers}`, `-DROPE_SANITIZERS=${sanitizers}`], inProject("test", "support", "fake_cuda"));
+  return folder;
+}
+
 /** "1.2 MB" */
 export function librarySize(): string {
   return `${(statSync(library).size / 1e6).toFixed(1)} MB`;
 }
 
-async function cmake(folder: string, options: readonly string[]): Promise<void> {
+async function cmake(folder: string, options: readonly string[], source: string = root): Promise<void> {
   requireBuildTools();
   mkdirSync(folder, { recursive: true });
   const cache = join(folder, "CMakeCache.txt");
   // CMake refuses the cache of a checkout that was moved or copied.
   const home = /^CMAKE_HOME_DIRECTORY:INTERNAL=(.*)$/m.exec(readIfThere(cache) ?? "")?.[1];
-  if (home !== undefined && home !== root) {
+  if (home !== undefined && home !== source) {
     rmSync(cache);
     rmSync(join(folder, "CMakeFiles"), { recursive: true, force: true });
   }
   const generator = existsSync(cache) || which("ninja") === undefined ? [] : ["-G", "Ninja"];
-  await step("cmake", ["-S", root, "-B", folder, ...generator, ...options]);
+  await step("cmake", ["-S", source, "-B", folder, ...generator, ...options]);
   await step("cmake", ["--build", folder, "--parallel", String(availableParallelism())]);
 }
 

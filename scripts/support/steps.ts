@@ -1,11 +1,11 @@
 // The steps of `bun run test`, each a function that says how many things passed and failed and what was printed.
-import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import process from "node:process";
 import { readHeader } from "./header.ts";
 import { install } from "./install.ts";
-import { buildLibrary, buildSanitized, library, librarySize } from "./native.ts";
+import { buildFakeCuda, buildLibrary, buildSanitized, cudaHeaders, library, librarySize } from "./native.ts";
 import { pack } from "./pack.ts";
 import { filesUnder, inProject } from "./paths.ts";
 import { type Finished, run, type RunOptions, runOrThrow, ScriptError } from "./process.ts";
@@ -57,19 +57,55 @@ export function layouts(): Promise<Outcome> {
 
 export async function bunTests(files: readonly string[]): Promise<Outcome> {
   await buildLibrary();
-  // Bun's own limit of 5 s per test is too short for a slow or busy machine; what collectors and resident memory do, some tests see only mostly.
-  const finished = await run(bun(), ["test", "--timeout", "120000", "--retry", "2", ...files]);
-  return counted(finished, /^ *(\d+) pass$/gm, /^ *(\d+) fail$/gm, /^ *(\d+) (?:skip|todo)$/gm);
+  return inBun(files);
 }
 
 export async function denoTests(files: readonly string[]): Promise<Outcome> {
   await buildLibrary();
+  return inDeno(files);
+}
+
+/** The tests of the device layer and what lies on it, on GPUs made of threads; ../../test/support/fake_cuda says how. */
+export async function fakeCuda(): Promise<Outcome> {
+  const headers = cudaHeaders();
+  if (headers === undefined) return withoutHeaders;
+  const path = join(await buildFakeCuda(headers), "librope.so");
+  // Not what looks at numbers alone, for long: they are the CPU's.
+  const files = filesUnder(["test/device", "test/tensor", "test/rope"], /\.test\.ts$/).filter((file) => !/grid|large/.test(file));
+  const env = { ROPE_LIBRARY: path, ROPE_TRAP_LIBRARY: path };
+  return together({
+    "Bun": await inBun(files, env),
+    "Deno": await inDeno(["test/device"], env),
+    "two slow GPUs": await inBun(["test/device/cuda.test.ts"], { ...env, FAKE_CUDA_DEVICES: "2", FAKE_CUDA_DELAY: "200" }),
+  });
+}
+
+const withoutHeaders: Outcome = { passed: 0, failed: 0, output: "", note: "the headers of the CUDA toolkit are not there" };
+
+async function inBun(files: readonly string[], env: Record<string, string> = {}): Promise<Outcome> {
+  // Bun's own limit of 5 s per test is too short for a slow or busy machine.
+  const finished = await run(bun(), ["test", "--timeout", "120000", ...files], { env });
+  return counted(finished, /^ *(\d+) pass$/gm, /^ *(\d+) fail$/gm, /^ *(\d+) (?:skip|todo)$/gm);
+}
+
+async function inDeno(files: readonly string[], env: Record<string, string> = {}): Promise<Outcome> {
   const writable = inProject("build", "tmp");
   mkdirSync(writable, { recursive: true });
   const permissions = ["--allow-ffi", "--allow-read", "--allow-env", `--allow-write=${writable}`, `--allow-run=${deno()}`];
   const flags = ["test", "--no-prompt", "--no-check", "--reporter=dot", "--v8-flags=--expose-gc", ...permissions];
-  const finished = await run(deno(), [...flags, ...files]);
+  const finished = await run(deno(), [...flags, ...files], { env });
   return counted(finished, /\| (\d+) passed/g, /\| (\d+) failed/g, /\| (\d+) ignored/g);
+}
+
+// Several outcomes as one, each with its name.
+function together(outcomes: Record<string, Outcome>): Outcome {
+  const all = Object.entries(outcomes);
+  return {
+    passed: all.reduce((sum, [, { passed }]) => sum + passed, 0),
+    failed: all.reduce((sum, [, { failed }]) => sum + failed, 0),
+    output: all.filter(([, { failed }]) => failed > 0).map(([name, { output }]) => `${name}:\n${output}`).join("\n"),
+    note: all.map(([name, { note }]) => `${name}: ${note}`).join("; "),
+  };
 }
 
 // The examples of JSDoc comments and of the README, each a test of its own.
@@ -172,18 +208,47 @@ export async function symbols(): Promise<Outcome> {
   return passed(`${exported.length} functions; needs ${needed.join(", ")}`);
 }
 
+const sanitizerOptions = {
+  ASAN_OPTIONS: "detect_leaks=1",
+  TSAN_OPTIONS: "halt_on_error=1",
+  UBSAN_OPTIONS: "print_stacktrace=1:halt_on_error=1",
+};
+
 /** The programs of test/c against a library with AddressSanitizer and UndefinedBehaviorSanitizer; each is a test. */
 export async function sanitize(): Promise<Outcome> {
+  requireAllEntryPoints();
   const programs = await buildSanitized();
-  const env = { ASAN_OPTIONS: "detect_leaks=1", UBSAN_OPTIONS: "print_stacktrace=1:halt_on_error=1" };
   const failures: string[] = [];
   for (const program of programs) {
-    const { code, output } = await run(program, [], { env });
+    const { code, output } = await run(program, [], { env: sanitizerOptions });
     if (code !== 0) failures.push(`${basename(program)} ended with code ${code}\n${output}`);
   }
   if (programs.length === 0) failures.push("there is no program in test/c");
   const [good, bad] = [programs.length - failures.length, failures.length];
   return { passed: Math.max(good, 0), failed: bad, output: failures.join("\n"), note: programs.map((path) => basename(path)).join(", ") };
+}
+
+// The list of check.h, from which the C programs take what they call, has every function of rope.h that takes a block.
+function requireAllEntryPoints(): void {
+  const list = readFileSync(inProject("test", "c", "check.h"), "utf8");
+  const listed = new Set([...list.matchAll(/^ *X\((rope_\w+),/gm)].map((match) => match[1]));
+  const plain = ["rope_abi_version", "rope_version", "rope_address"];
+  const missing = readHeader().functions.filter((name) => !plain.includes(name) && !listed.has(name));
+  if (missing.length > 0) throw new ScriptError(`in rope.h, but not in ROPE_ENTRY_POINTS of test/c/check.h: ${missing.join(", ")}`);
+}
+
+/** The CUDA backend on a GPU made of threads, driven from C, with each set of sanitizers; both are a test. */
+export async function sanitizeCuda(): Promise<Outcome> {
+  const headers = cudaHeaders();
+  if (headers === undefined) return withoutHeaders;
+  const outcomes: Record<string, Outcome> = {};
+  for (const sanitizers of ["address,undefined", "thread"]) {
+    const program = join(await buildFakeCuda(headers, sanitizers), "cuda_test");
+    const { code, output } = await run(program, ["50"], { env: { ...sanitizerOptions, FAKE_CUDA_DELAY: "20" } });
+    const checks = /(\d+ checks) passed/.exec(output)?.[1] ?? `ended with code ${code}`;
+    outcomes[sanitizers] = { passed: code === 0 ? 1 : 0, failed: code === 0 ? 0 : 1, output, note: checks };
+  }
+  return together(outcomes);
 }
 
 // ---- the package -----------------------------------------------------------------------------------------------------------------

@@ -132,17 +132,24 @@ function call(group: Group, it: Combination, requests: number, q: Tensor, k: Ten
   return llama ? applyRopePosIds(q, k, positions, options) : applyLlama31RopePosIds(q, k, positions, options);
 }
 
-/** Runs one combination on `requests` requests and compares every byte. */
-function run(group: Group, it: Combination, requests: number, before: Uint16Array, after: Uint16Array, device: Device): void {
+/** A packed qkv of `requests` equal requests. */
+function requestsOf({ dim }: Group, { length, heads }: Combination, requests: number, device: Device): Tensor {
+  return Tensor.empty([requests * length, heads + 2 * keyHeads, dim], { dtype: "float16", device });
+}
+
+function write(qkv: Tensor, request: Uint16Array): void {
+  const length = request.length / ((qkv.shape[1] ?? 0) * (qkv.shape[2] ?? 0));
+  for (let start = 0; start < (qkv.shape[0] ?? 0); start += length) {
+    using one = qkv.slice(0, start, start + length);
+    one.write(new Float16Array(request.buffer, request.byteOffset, request.length));
+  }
+}
+
+/** Runs one combination on a packed qkv of `requests` requests and compares every byte. */
+function run(group: Group, it: Combination, requests: number, qkv: Tensor, before: Uint16Array, after: Uint16Array, device: Device): void {
   const { dim } = group;
   const { length, heads } = it;
   const row = (heads + 2 * keyHeads) * dim;
-  const tokens = requests * length;
-  using qkv = Tensor.empty([tokens, heads + 2 * keyHeads, dim], { dtype: "float16", device });
-  for (let r = 0; r < requests; ++r) {
-    using request = qkv.slice(0, r * length, (r + 1) * length);
-    request.write(new Float16Array(before.buffer, 0, length * row));
-  }
   using q = qkv.slice(1, 0, heads);
   using k = qkv.slice(1, heads, heads + keyHeads);
   const out = call(group, it, requests, q, k, device);
@@ -186,15 +193,21 @@ describe.each(devices)("FlashInfer's grids on %s", (name) => {
             const group: Group = { dim, rule, rotaryDim: dim * part, pairing, offset };
             const rotated = tile(group, input, device);
             for (const heads of queryHeads) {
+              const row = (heads + 2 * keyHeads) * dim;
               const before = packed(input.qBits, input.kBits, input.vBits, heads, 204, dim);
               const after = packed(rotated.q, rotated.k, input.vBits, heads, 204, dim);
               for (const length of lengths) {
                 for (const batch of batches) {
                   const requests = Math.min(batch, Math.max(1, Math.floor(most / length)));
+                  const shape = { batch, length, heads };
+                  using qkv = requestsOf(group, { ...shape, inplace: false, ids: "int32" }, requests, device);
+                  let fresh = false; // what is rotated in place must be written again
                   for (const inplace of [false, true]) {
                     for (const ids of ["int32", "int64", "indptr"] as const) {
                       if (ids === "indptr" && pairing === "half") continue; // test_rope is interleaved only
-                      run(group, { batch, length, heads, inplace, ids }, requests, before, after, device);
+                      if (!fresh) write(qkv, before.subarray(0, length * row));
+                      run(group, { ...shape, inplace, ids }, requests, qkv, before, after, device);
+                      fresh = !inplace;
                       ids === "indptr" ? ++ropeCombinations : ++posIdsCombinations;
                     }
                   }
@@ -221,7 +234,10 @@ describe.each(devices)("FlashInfer's grids on %s", (name) => {
         for (const batch of batches) {
           for (const inplace of [false, true]) {
             const ids = (["int32", "indptr", "int64"] as const)[turn++ % 3] ?? "int32";
-            run(group, { batch, length, heads: 8, inplace, ids }, batch, before, after, device);
+            const it = { batch, length, heads: 8, inplace, ids };
+            using qkv = requestsOf(group, it, batch, device);
+            write(qkv, before.subarray(0, length * 24 * dim));
+            run(group, it, batch, qkv, before, after, device);
           }
         }
       }

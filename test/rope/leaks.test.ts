@@ -44,7 +44,7 @@ describe.each(devices)("leaks on %s", (name) => {
     expect(after.bytesInUse).toBeLessThanOrEqual(before.bytesInUse);
     expect(after.liveTensors).toBeLessThanOrEqual(before.liveTensors);
     expect(after.driverAllocations).toBe(before.driverAllocations);
-    expect(after.bytesReserved).toBe(before.bytesReserved);
+    expect(after.bytesReserved).toBeLessThanOrEqual(before.bytesReserved);
     expect(growth).toBeLessThan(16 * 2 ** 20);
   }, 120_000);
 
@@ -87,7 +87,7 @@ describe.each(devices)("leaks on %s", (name) => {
     await collectGarbage();
     const before = liveHandles();
     for (let i = 0; i < 100; ++i) new RotaryEmbedding({ dim: 64, base: 1000 + i, device }).dispose();
-    expect(liveHandles()).toBe(before);
+    expect(liveHandles()).toBeLessThanOrEqual(before); // less where a Worker of another test has just ended
     const forget = (): void => {
       for (let i = 0; i < 200; ++i) new RotaryEmbedding({ dim: 64, base: 1000 + i, device });
     };
