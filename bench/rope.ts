@@ -1,119 +1,46 @@
-// How fast the CPU rotates, beside plain copies of the same bytes: q of 32 and k of 8 heads of 128 channels, as Llama 3.1 8B has them.
-//   bun run bench rope [--quick]        or: deno run -A bench/rope.ts [--quick]
+// How fast rotations are, over copies of the same bytes in the same run.
+//   bun run bench rope [options]        or: deno run -A bench/rope.ts [options]
+//     --device cpu       where; cuda:0 if there is one
+//     --tokens 1,8       numbers of tokens
+//     --filter text      only the forms (of the CPU: the dtypes) whose name contains it
+//     --quick            a few sizes, for a few moments
+//     --json             all numbers as JSON to standard output, and no file
+// A run of everything writes bench/results/rope-<machine>-<runtime>.json.
 // deno-lint-ignore-file no-console
 import process from "node:process";
-import { main } from "../scripts/support/process.ts";
-import { Device, type DType, type Pairing, RotaryEmbedding, Tensor } from "../mod.ts";
-import { type CLoop, openCLoop } from "./support/native.ts";
-import { machine, quantile, runtime, table, writeResults } from "./support/report.ts";
+import { parseArgs } from "node:util";
+import { main, ScriptError } from "../scripts/support/process.ts";
+import { Device, type DType } from "../mod.ts";
+import { openCLoop } from "./support/native.ts";
+import { type Machine, machine, runtime, shortName, table, writeResults } from "./support/report.ts";
+import * as cpu from "./support/rope_cpu.ts";
+import * as cuda from "./support/rope_cuda.ts";
 
-const heads = 32;
-const kvHeads = 8;
-const dim = 128;
-const quick = process.argv.includes("--quick");
-const tokenCounts = quick ? [64, 4096] : [64, 512, 4096, 32768];
-const dtypes: readonly DType[] = quick ? ["bfloat16", "float32"] : ["float16", "bfloat16", "float32"];
-const pairings: readonly Pairing[] = ["half", "interleaved"];
-/** Milliseconds that each way of moving the bytes is measured for. */
-const budget = quick ? 40 : 300;
-
-/** One way of moving the bytes. */
-interface Way {
-  readonly name: string;
-  readonly pairing: Pairing | null;
-  readonly run: () => void;
+interface Options {
+  readonly device: Device;
+  readonly quick: boolean;
+  readonly filter: string;
+  readonly tokens: readonly number[] | undefined;
 }
 
-interface Row {
-  readonly dtype: DType;
-  readonly tokens: number;
-  readonly way: string;
-  readonly pairing: Pairing | null;
-  readonly medianUs: number;
-  readonly p05Us: number;
-  readonly p95Us: number;
-  /** Bytes read and written, as GB/s. */
-  readonly gbPerS: number;
-  /** Its bandwidth over that of copyFrom, and over that of memcpy on one thread. */
-  readonly ofCopyFrom: number;
-  readonly ofMemcpy: number;
+/** Progress, which is not part of the JSON. */
+function say(text: string): void {
+  process.stderr.write(`${text}\n`);
 }
 
-function measureSize(cLoop: CLoop, device: Device, dtype: DType, tokens: number): Row[] {
-  using q = Tensor.random([tokens, heads, dim], { dtype, device });
-  using k = Tensor.random([tokens, kvHeads, dim], { dtype, device });
-  using qOut = Tensor.zeros(q.shape.slice(), { dtype, device });
-  using kOut = Tensor.zeros(k.shape.slice(), { dtype, device });
-  const embeddings = pairings.map((pairing) => new RotaryEmbedding({ dim, base: 5e5, pairing, device }));
-  const ways: Way[] = [
-    {
-      name: "memcpy, one thread",
-      pairing: null,
-      run: () => (cLoop.memcpy(qOut.pointer, q.pointer, q.byteLength, 1), cLoop.memcpy(kOut.pointer, k.pointer, k.byteLength, 1)),
-    },
-    { name: "copyFrom", pairing: null, run: () => (qOut.copyFrom(q), kOut.copyFrom(k)) },
-    ...embeddings.flatMap((rope): Way[] => [
-      { name: "rotate", pairing: rope.pairing, run: () => rope.forward(q, k, { out: [qOut, kOut] }) },
-      { name: "rotate in place", pairing: rope.pairing, run: () => rope.forwardInplace(qOut, kOut) },
-    ]),
-  ];
-  const times = measureInTurn(ways);
-  for (const rope of embeddings) rope.dispose();
-
-  const bytes = 2 * (q.byteLength + k.byteLength);
-  const medians = times.map((samples) => quantile(samples, 0.5));
-  return ways.map(({ name, pairing }, i) => {
-    const [medianUs, samples] = [medians[i] ?? NaN, times[i] ?? []];
-    return {
-      ...{ dtype, tokens, way: name, pairing, medianUs, p05Us: quantile(samples, 0.05), p95Us: quantile(samples, 0.95) },
-      ...{ gbPerS: bytes / medianUs / 1e3, ofMemcpy: (medians[0] ?? NaN) / medianUs, ofCopyFrom: (medians[1] ?? NaN) / medianUs },
-    };
-  });
-}
-
-// Microseconds of a call: all ways in turn, round by round, so that a busy moment of the machine hits them alike. Short calls are timed in
-// batches.
-function measureInTurn(ways: readonly Way[]): number[][] {
-  const batches = ways.map(({ run }) => {
-    run(); // memory touched, code compiled
-    let batch = 1;
-    while (milliseconds(run, batch) < 0.2) batch *= 2;
-    return batch;
-  });
-  const samples: number[][] = ways.map(() => []);
-  const end = performance.now() + budget * ways.length;
-  do {
-    ways.forEach(({ run }, i) => {
-      const batch = batches[i] ?? 1;
-      samples[i]?.push(milliseconds(run, batch) * 1000 / batch);
-    });
-  } while (performance.now() < end || (samples[0]?.length ?? 0) < 5);
-  return samples;
-}
-
-function milliseconds(run: () => void, batch: number): number {
-  const start = performance.now();
-  for (let i = 0; i < batch; ++i) run();
-  return performance.now() - start;
-}
-
-await main(async () => {
+async function onCpu({ device, quick, filter, tokens }: Options): Promise<object> {
   const cLoop = await openCLoop();
-  const device = Device.open("cpu");
-  const here = await machine();
-  console.log(`${here.runtime}, ${here.device}: [tokens, ${heads}, ${dim}] and [tokens, ${kvHeads}, ${dim}]`);
-  const rows: Row[] = [];
-  for (const dtype of dtypes) {
-    for (const tokens of tokenCounts) {
-      const measured = measureSize(cLoop, device, dtype, tokens);
+  const dtypes: readonly DType[] = quick ? ["bfloat16", "float32"] : ["float16", "bfloat16", "float32"];
+  const { heads, kvHeads, dim } = cpu.shape;
+  const rows: cpu.CpuRow[] = [];
+  for (const dtype of dtypes.filter((name) => name.includes(filter))) {
+    for (const count of tokens ?? (quick ? [64, 4096] : cpu.tokenCounts)) {
+      const measured = cpu.measureCpu(cLoop, device, dtype, count, quick ? 40 : 300);
       device.trim();
       rows.push(...measured);
-      console.log(
-        `\n${dtype}, ${tokens} tokens, ${
-          (tokens * (heads + kvHeads) * dim * (dtype === "float32" ? 4 : 2) / 1e6).toFixed(1)
-        } MB read and as much written`,
-      );
-      console.log(table(
+      const megabytes = count * (heads + kvHeads) * dim * (dtype === "float32" ? 4 : 2) / 1e6;
+      say(`\n${dtype}, ${count} tokens, ${megabytes.toFixed(1)} MB read and as much written`);
+      say(table(
         ["", "time", "GB/s", "of copyFrom", "of memcpy"],
         measured.map((row) => [
           row.pairing === null ? row.way : `${row.way}, ${row.pairing}`,
@@ -125,9 +52,54 @@ await main(async () => {
       ));
     }
   }
-  if (!quick) {
-    const method =
-      "median of rounds in which all ways take turns, caches as the call before left them; bytes: q and k read once and written once";
-    console.log(`\nwrote ${writeResults(`rope-cpu-${runtime}`, { benchmark: "rope", method, machine: here, heads, kvHeads, dim, rows })}`);
+  const method =
+    "median of rounds in which all ways take turns, caches as the call before left them; bytes: q and k read once and written once";
+  return { method, ...cpu.shape, rows };
+}
+
+async function onCuda({ device, quick, filter, tokens }: Options): Promise<object> {
+  const forms = cuda.formNames.filter((name) => name.includes(filter));
+  const counts = tokens ?? (quick ? [1, 1024] : cuda.tokenCounts);
+  const rows: cuda.CudaRow[] = [];
+  say(table(["time over the copy, tokens:", ...counts.map(String)], []));
+  for (const form of forms) {
+    const ratios: string[] = [];
+    for (const count of counts) {
+      const row = await cuda.measureCuda(device, form, count, quick ? 5 : 15);
+      device.trim();
+      if (row !== undefined) rows.push(row);
+      ratios.push(row?.ratio.toFixed(2) ?? "-");
+    }
+    say(table(["time over the copy, tokens:", ...counts.map(String)], [[form, ...ratios]]).split("\n")[1] ?? "");
   }
+  const method =
+    "graphs of rotations and of copies over buffers larger than twice the L2, launched in turn; medians of 15, of each graph's time " +
+    "over its nodes; bfloat16, 32 and 8 heads of 128 channels, positions by ids, out of place unless the form says otherwise";
+  return { method, rows };
+}
+
+await main(async () => {
+  const { values } = parseArgs({
+    args: process.argv.slice(2),
+    options: {
+      device: { type: "string" },
+      tokens: { type: "string" },
+      filter: { type: "string", default: "" },
+      quick: { type: "boolean", default: false },
+      json: { type: "boolean", default: false },
+    },
+  });
+  const device = Device.open(values.device as Parameters<typeof Device.open>[0]); // which says what it takes
+  const { quick, filter, json } = values;
+  const tokens = values.tokens?.split(",").map(Number);
+  if (tokens?.some((count) => !Number.isSafeInteger(count) || count < 1)) {
+    throw new ScriptError(`--tokens takes 1,8,64, not ${values.tokens}`);
+  }
+  const here: Machine = await machine(device);
+  say(`${here.runtime}, ${here.device}${here.driver === undefined ? "" : `, driver ${here.driver}`}`);
+  const found = await (device.kind === "cpu" ? onCpu : onCuda)({ device, quick, filter, tokens });
+  const results = { benchmark: "rope", machine: here, ...found };
+  if (json) return void console.log(JSON.stringify(results, null, 1));
+  const whole = !quick && filter === "" && tokens === undefined;
+  if (whole) say(`\nwrote ${writeResults(`rope-${shortName(device)}-${runtime}`, results)}`);
 });
