@@ -5,6 +5,7 @@
 # BUILD: a build of the library, whose other objects are used. COMMAND: a program linked with BUILD/librope.so. Logs go to OUT.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
+source scripts/support/variant.sh
 build=$(realpath "$1") architecture=$2 out=$3
 shift 3
 command=("$@")
@@ -12,27 +13,11 @@ work=$build/planted
 rm -rf "$work"
 mkdir -p "$work" "$out"
 
-# library <folder> <file> <sed script> <source>: librope.so with a change in one file, which one source shows.
-library() {
-  local folder=$1 file=$2 change=$3 source=$4
-  cp -r csrc "$folder/csrc" && sed "$change" "csrc/$file" >"$folder/csrc/$file" || return 1
-  if cmp -s "csrc/$file" "$folder/csrc/$file"; then
-    echo "csrc/$file has changed: the bug for this sanitizer has no place there any more. Mend scripts/support/planted.sh."
-    return 1
-  fi
-  nvcc -arch="sm_$architecture" -std=c++20 -O3 -lineinfo -fmad=false --expt-relaxed-constexpr -Xcompiler=-fPIC,-fvisibility=hidden \
-    -DROPE_HAVE_CUDA -I"$folder/csrc/include" -c "$folder/csrc/$source" -o "$folder/planted.o" || return 1
-  local objects
-  mapfile -t objects < <(find "$build"/CMakeFiles/rope.dir "$build"/CMakeFiles/rope_rows_* -name '*.o' ! -path "*/csrc/$source.o")
-  nvcc -arch="sm_$architecture" -shared -Xcompiler=-static-libstdc++,-static-libgcc -Xlinker=-soname=librope.so,-Bsymbolic,--gc-sections \
-    -Xlinker=--version-script=csrc/rope.map -Xlinker=-z,nodelete -o "$folder/librope.so" "$folder/planted.o" "${objects[@]}"
-}
-
 # finds <tool> <kernel> <file> <sed script> [source]
 finds() {
   local tool=$1 kernel=$2 folder=$work/$1 log=$out/planted_$1.log
   mkdir -p "$folder"
-  if ! library "$folder" "$3" "$4" "${5:-$3}" >"$log" 2>&1; then
+  if ! variant "$build" "$architecture" "$folder" "${5:-$3}" "$3" "$4" >"$log" 2>&1; then
     echo "FAILED  $tool: no library with a bug"
     cat "$log"
     return 1

@@ -1,5 +1,5 @@
 // The part of the CUDA runtime that librope calls, made of threads: a stream is a thread with a queue, device memory is host memory that is poisoned
-// when it is allocated and when it is freed, in the order of the stream. It is as strict as CUDA may be: what is written to the host is there when
+// when it is allocated and when it is freed, in the order of the stream; that of cudaMalloc ends at a page that nobody may touch. It is as strict as CUDA may be: what is written to the host is there when
 // the stream has passed and not before, pageable memory is read at once and pinned memory late, a recording thread must not allocate or wait, and
 // after a sticky error every call fails. The environment says how slow and how broken it is:
 //   FAKE_CUDA_DELAY     microseconds that an operation takes at most, at random (0)
@@ -9,7 +9,9 @@
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -93,6 +95,16 @@ struct Device {
     std::unique_lock lock(mutex);
     for (const auto& recording : recordings) recording->valid = false;
     if (!recordings.empty()) return cudaErrorStreamCaptureUnsupported;
+    return drain(lock);
+  }
+  // The same, and goes together with it.
+  cudaError_t finish_what_runs() {
+    std::unique_lock lock(mutex);
+    return drain(lock);
+  }
+
+ private:
+  cudaError_t drain(std::unique_lock<std::mutex>& lock) {
     const uint64_t end = next;
     while (!queued.empty() && *queued.begin() < end && sticky == cudaSuccess) changed.wait_for(lock, std::chrono::milliseconds(1));
     return sticky;
@@ -225,6 +237,52 @@ void give(void* memory, size_t bytes) {
   if (quarantine.size() < 1000) return;
   std::free(quarantine.front());
   quarantine.pop_front();
+}
+
+// Memory whose end is a page that nobody may touch. Up to 7 bytes lie between, so that it begins where a number of 8 bytes may; they, and what is
+// left of its first page, must be as they were when it is given back.
+const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+constexpr unsigned char kSlack = 0x5c;
+
+struct Pages {
+  unsigned char *begin, *end;  // of those that may be touched
+};
+Pages pages_of(void* memory, size_t bytes) {
+  const auto address = reinterpret_cast<uintptr_t>(memory);
+  return {reinterpret_cast<unsigned char*>(address / page * page),
+          reinterpret_cast<unsigned char*>((address + bytes + page - 1) / page * page)};
+}
+
+void* take_guarded(size_t bytes) {
+  const size_t usable = (bytes + page - 1) / page * page;
+  void* const begin = mmap(nullptr, usable + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (begin == MAP_FAILED) return nullptr;
+  unsigned char* const end = static_cast<unsigned char*>(begin) + usable;
+  mprotect(end, page, PROT_NONE);
+  unsigned char* const memory = static_cast<unsigned char*>(begin) + (usable - bytes) / 8 * 8;
+  std::fill(static_cast<unsigned char*>(begin), memory, kSlack);
+  std::fill(memory + bytes, end, kSlack);
+  if (bytes < kLarge) std::memset(memory, 0xcb, bytes);
+  return memory;
+}
+
+void give_guarded(void* memory, size_t bytes) {
+  const Pages pages = pages_of(memory, bytes);
+  auto* const first = static_cast<unsigned char*>(memory);
+  const auto is_slack = [](unsigned char byte) { return byte == kSlack; };
+  if (!std::all_of(pages.begin, first, is_slack) || !std::all_of(first + bytes, pages.end, is_slack)) {
+    std::fprintf(stderr, "cudaFree: something was written around an allocation of %zu bytes\n", bytes);
+    std::abort();
+  }
+  munmap(pages.begin, static_cast<size_t>(pages.end - pages.begin) + page);
+}
+
+// Counts bytes as taken, if there are so many.
+bool reserve(size_t bytes) {
+  const std::lock_guard lock(memory_mutex);
+  if (bytes > total_memory - in_use) return false;
+  in_use += bytes;
+  return true;
 }
 
 // Whether an address is the device's or pinned; pageable memory is neither.
@@ -400,11 +458,7 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 }
 cudaError_t cudaMallocFromPoolAsync(void** memory, size_t bytes, cudaMemPool_t, cudaStream_t stream) {
   if (forbidden()) return cudaErrorStreamCaptureUnsupported;
-  {
-    const std::lock_guard lock(memory_mutex);
-    if (bytes > total_memory - in_use) return cudaErrorMemoryAllocation;
-    in_use += bytes;
-  }
+  if (!reserve(bytes)) return cudaErrorMemoryAllocation;
   *memory = take(bytes);
   if (*memory == nullptr) return cudaErrorMemoryAllocation;
   const std::lock_guard lock(memory_mutex);
@@ -427,9 +481,29 @@ cudaError_t cudaFreeAsync(void* memory, cudaStream_t stream) {
   });
   return answer();
 }
-// For tables of frequencies, which only the real kernels have on the device.
-cudaError_t cudaMalloc(void**, size_t) { return cudaErrorNotSupported; }
-cudaError_t cudaFree(void*) { return answer(); }
+cudaError_t cudaMalloc(void** memory, size_t bytes) {
+  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
+  *memory = nullptr;
+  if (bytes == 0) return answer();
+  if (!reserve(bytes)) return cudaErrorMemoryAllocation;
+  *memory = take_guarded(bytes);
+  if (*memory == nullptr) return cudaErrorMemoryAllocation;
+  const std::lock_guard lock(memory_mutex);
+  regions[reinterpret_cast<uintptr_t>(*memory)] = {bytes, false};
+  return answer();
+}
+cudaError_t cudaFree(void* memory) {
+  if (forbidden()) return cudaErrorStreamCaptureUnsupported;
+  const cudaError_t error = device_at(device_here).finish_what_runs();
+  if (memory == nullptr) return error;
+  const std::lock_guard lock(memory_mutex);
+  const auto region = regions.find(reinterpret_cast<uintptr_t>(memory));
+  if (region == regions.end()) return cudaErrorInvalidValue;
+  give_guarded(memory, region->second.bytes);
+  in_use -= region->second.bytes;
+  regions.erase(region);
+  return error;
+}
 cudaError_t cudaHostAlloc(void** memory, size_t bytes, unsigned) {
   if (forbidden()) return cudaErrorStreamCaptureUnsupported;
   *memory = take(bytes);
