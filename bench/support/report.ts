@@ -22,7 +22,7 @@ export interface Machine {
   readonly kernel: string;
   readonly runtime: string;
   readonly librope: string;
-  /** The commit, "+" where the checkout had changes; ROPE_COMMIT where there is no checkout. */
+  /** The commit, "+" where the checkout had changes. ROPE_COMMIT says it for a copy that is no checkout. */
   readonly commit: string;
   readonly date: string;
 }
@@ -40,7 +40,8 @@ export async function machine(device: Device = Device.open("cpu")): Promise<Mach
     kernel: `${process.platform} ${release()}`,
     runtime: `${runtime} ${versions[runtime] ?? "unknown"}`,
     librope: version,
-    commit: commit.code === 0 ? commit.output.trim() + (changes.output.trim() === "" ? "" : "+") : process.env["ROPE_COMMIT"] ?? "unknown",
+    commit: process.env["ROPE_COMMIT"] ??
+      (commit.code === 0 ? commit.output.trim() + (changes.output.trim() === "" ? "" : "+") : "unknown"),
     date: new Date().toISOString().slice(0, 10),
   };
 }
