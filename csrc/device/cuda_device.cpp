@@ -84,6 +84,7 @@ class CudaDevice final : public DeviceBackend {
   explicit CudaDevice(int index) : index_(index) {
     cuda_check(cudaSetDevice(index), "cudaSetDevice");
     cuda_check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, index), "cudaDeviceGetAttribute");
+    cuda_check(cudaGetDeviceCount(&gpus_), "cudaGetDeviceCount");
     int major = 0, minor = 0;
     cuda_check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index), "cudaDeviceGetAttribute");
     cuda_check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index), "cudaDeviceGetAttribute");
@@ -100,6 +101,15 @@ class CudaDevice final : public DeviceBackend {
                "cudaHostAlloc");
     *mailbox_ = {};
     cuda_check(cudaHostGetDevicePointer(reinterpret_cast<void**>(&device_mailbox_), mailbox_, 0), "cudaHostGetDevicePointer");
+  }
+
+  // Whose memory an address is; where there is but one GPU, nobody asks.
+  static constexpr int kHost = -1;
+  int gpu_of(const void* address) {
+    if (gpus_ == 1) return kHost;
+    cudaPointerAttributes attributes{};
+    check(cudaPointerGetAttributes(&attributes, address), "cudaPointerGetAttributes");
+    return attributes.type == cudaMemoryTypeDevice ? attributes.device : kHost;
   }
 
   // Makes the device current for this thread. Throws if it has failed.
@@ -175,9 +185,14 @@ class CudaDevice final : public DeviceBackend {
   void transfer(uint64_t target, uint64_t source, uint64_t bytes, const StreamRef& stream) override {
     require_running(stream, "Transfers cannot be recorded.");
     enter();
-    check(
-        cudaMemcpyAsync(reinterpret_cast<void*>(target), reinterpret_cast<const void*>(source), bytes, cudaMemcpyDefault, queue_of(stream)),
-        "cudaMemcpyAsync");
+    void* const to = reinterpret_cast<void*>(target);
+    const void* const from = reinterpret_cast<const void*>(source);
+    const int to_gpu = gpu_of(to), from_gpu = gpu_of(from);
+    if (to_gpu != from_gpu && to_gpu != kHost && from_gpu != kHost) {
+      // A pool's memory is its own GPU's; the other form of copy would need access to it from the stream's.
+      return check(cudaMemcpyPeerAsync(to, to_gpu, from, from_gpu, bytes, queue_of(stream)), "cudaMemcpyPeerAsync");
+    }
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, queue_of(stream)), "cudaMemcpyAsync");
   }
 
   StreamRef create_stream() override {
@@ -434,6 +449,7 @@ class CudaDevice final : public DeviceBackend {
   }
 
   const int index_;
+  int gpus_ = 1;  // of the machine
   int multiprocessors_ = 0;
   int capability_ = 0;
   cudaStream_t default_stream_ = nullptr;

@@ -1,7 +1,8 @@
-// The part of the CUDA runtime that librope calls, made of threads: a stream is a thread with a queue, device memory is host memory that is poisoned
-// when it is allocated and when it is freed, in the order of the stream; that of cudaMalloc ends at a page that nobody may touch. It is as strict as CUDA may be: what is written to the host is there when
-// the stream has passed and not before, pageable memory is read at once and pinned memory late, a recording thread must not allocate or wait, and
-// after a sticky error every call fails. The environment says how slow and how broken it is:
+// The part of the CUDA runtime that librope calls, made of threads: a stream is a thread with a queue, device memory is host memory that is
+// poisoned when it is allocated and when it is freed, in the order of the stream; that of cudaMalloc ends at a page that nobody may touch.
+// It is as strict as CUDA may be: what is written to the host is there when the stream has passed and not before, pageable memory is read
+// at once and pinned memory late, a recording thread must not allocate or wait, and after a sticky error every call fails. The environment
+// says how slow and how broken it is:
 //   FAKE_CUDA_DELAY     microseconds that an operation takes at most, at random (0)
 //   FAKE_CUDA_DEVICES   how many GPUs there are (1)
 //   FAKE_CUDA_MEMORY    bytes of each (2^36; pages are taken when they are touched)
@@ -210,6 +211,7 @@ constexpr size_t kLarge = size_t{1} << 20;  // beyond: straight from the kernel,
 struct Region {
   size_t bytes;
   bool pinned;
+  int device;  // whose it is, unless it is pinned
 };
 // Never destroyed: streams go on while the process ends.
 std::mutex& memory_mutex = *new std::mutex;
@@ -239,8 +241,8 @@ void give(void* memory, size_t bytes) {
   quarantine.pop_front();
 }
 
-// Memory whose end is a page that nobody may touch. Up to 7 bytes lie between, so that it begins where a number of 8 bytes may; they, and what is
-// left of its first page, must be as they were when it is given back.
+// Memory whose end is a page that nobody may touch. Up to 7 bytes lie between, so that it begins where a number of 8 bytes may; they, and
+// what is left of its first page, must be as they were when it is given back.
 const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
 constexpr unsigned char kSlack = 0x5c;
 
@@ -285,14 +287,20 @@ bool reserve(size_t bytes) {
   return true;
 }
 
-// Whether an address is the device's or pinned; pageable memory is neither.
-bool known(const void* memory) {
+// The region of an address; pageable memory is in none.
+const Region* region_of(const void* memory) {
   const std::lock_guard lock(memory_mutex);
   const auto address = reinterpret_cast<uintptr_t>(memory);
   auto region = regions.upper_bound(address);
-  if (region == regions.begin()) return false;
+  if (region == regions.begin()) return nullptr;
   --region;
-  return address < region->first + region->second.bytes;
+  return address < region->first + region->second.bytes ? &region->second : nullptr;
+}
+
+// Whether it is memory of another device than the current one, to which that has no access.
+bool is_foreign(const void* memory) {
+  const Region* const region = region_of(memory);
+  return region != nullptr && !region->pinned && region->device != device_here;
 }
 
 cudaError_t answer() { return sticky; }
@@ -462,7 +470,7 @@ cudaError_t cudaMallocFromPoolAsync(void** memory, size_t bytes, cudaMemPool_t, 
   *memory = take(bytes);
   if (*memory == nullptr) return cudaErrorMemoryAllocation;
   const std::lock_guard lock(memory_mutex);
-  regions[reinterpret_cast<uintptr_t>(*memory)] = {bytes, false};
+  regions[reinterpret_cast<uintptr_t>(*memory)] = {bytes, false, device_here};
   if (bytes < kLarge) stream->submit([address = *memory, bytes] { std::memset(address, 0xcb, bytes); });
   return answer();
 }
@@ -489,7 +497,7 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
   *memory = take_guarded(bytes);
   if (*memory == nullptr) return cudaErrorMemoryAllocation;
   const std::lock_guard lock(memory_mutex);
-  regions[reinterpret_cast<uintptr_t>(*memory)] = {bytes, false};
+  regions[reinterpret_cast<uintptr_t>(*memory)] = {bytes, false, device_here};
   return answer();
 }
 cudaError_t cudaFree(void* memory) {
@@ -509,7 +517,7 @@ cudaError_t cudaHostAlloc(void** memory, size_t bytes, unsigned) {
   *memory = take(bytes);
   if (*memory == nullptr) return cudaErrorMemoryAllocation;
   const std::lock_guard lock(memory_mutex);
-  regions[reinterpret_cast<uintptr_t>(*memory)] = {bytes, true};
+  regions[reinterpret_cast<uintptr_t>(*memory)] = {bytes, true, 0};
   return answer();
 }
 cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned) {
@@ -530,13 +538,30 @@ cudaError_t cudaFreeHost(void* memory) {
 }
 cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
   if (stream->records()) return cudaErrorStreamCaptureUnsupported;
-  if (known(source)) {
+  if (is_foreign(target) || is_foreign(source)) return cudaErrorInvalidValue;
+  if (region_of(source) != nullptr) {
     stream->submit([target, source, bytes] { std::memcpy(target, source, bytes); });
   } else {
     const auto* const first = static_cast<const char*>(source);
     stream->submit(
         [target, copy = std::make_shared<std::vector<char>>(first, first + bytes)] { std::memcpy(target, copy->data(), copy->size()); });
   }
+  return answer();
+}
+
+cudaError_t cudaMemcpyPeerAsync(void* target, int target_device, const void* source, int source_device, size_t bytes, cudaStream_t stream) {
+  if (stream->records()) return cudaErrorStreamCaptureUnsupported;
+  const Region *const to = region_of(target), *const from = region_of(source);
+  const auto is_of = [](const Region* region, int device) { return region != nullptr && !region->pinned && region->device == device; };
+  if (!is_of(to, target_device) || !is_of(from, source_device)) return cudaErrorInvalidValue;
+  stream->submit([target, source, bytes] { std::memcpy(target, source, bytes); });
+  return answer();
+}
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* address) {
+  const Region* const region = region_of(address);
+  *attributes = {};
+  attributes->type = region == nullptr ? cudaMemoryTypeUnregistered : region->pinned ? cudaMemoryTypeHost : cudaMemoryTypeDevice;
+  attributes->device = region == nullptr ? -2 : region->device;
   return answer();
 }
 
