@@ -16,7 +16,8 @@ struct CosSinKernelParams {
 };
 static_assert(sizeof(CosSinKernelParams) <= 4096);
 
-__global__ void __launch_bounds__(kBlock) cos_sin_kernel(const __grid_constant__ CosSinKernelParams p) {
+// 4 blocks: without a number the compiler takes too few registers, and spills.
+__global__ void __launch_bounds__(kBlock, 4) cos_sin_kernel(const __grid_constant__ CosSinKernelParams p) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kBlock + threadIdx.x;
   if (i >= p.count) return;
   const AngleParams& angles = p.angles;
