@@ -30,6 +30,7 @@ const all: Record<string, () => Promise<steps.Outcome>> = {
   "symbols": steps.symbols,
   "sanitize": steps.sanitize,
   "sanitize-cuda": steps.sanitizeCuda,
+  "replay": steps.replay,
   "publish": steps.publish,
   "package": steps.packaged,
 };

@@ -1,10 +1,11 @@
-// Builds librope.so, when it is stale, the sanitized copy with the C test programs, and the copies over a CUDA runtime made of threads.
-import { existsSync, mkdirSync, realpathSync, rmSync, statSync, writeFileSync } from "node:fs";
+// Builds librope.so, when it is stale, the sanitized copy with the C test programs, and the copies over a CUDA runtime made of threads;
+// compiles the kernels alone.
+import { existsSync, mkdirSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import process from "node:process";
 import { filesUnder, fingerprint, inProject, readIfThere, root } from "./paths.ts";
-import { run, ScriptError } from "./process.ts";
+import { run, runOrThrow, ScriptError } from "./process.ts";
 import { requireBuildTools, which } from "./tools.ts";
 
 /** The release build that src/native/locate.ts finds. */
@@ -49,12 +50,38 @@ export async function buildFakeCuda(headers: string, sanitizers: string = ""): P
   return folder;
 }
 
+/**
+ * Compiles the kernels for one architecture, named as CMake does ("90a-real"), to nothing but machine code. Gives back what the compiler says
+ * of each.
+ */
+export async function compileKernels(architecture: string): Promise<string> {
+  const folder = inProject("build", "kernels");
+  await configure(folder, ["-DCMAKE_BUILD_TYPE=Release", "-DROPE_KERNEL_REPORT=ON", `-DROPE_CUDA_ARCHITECTURES=${architecture}`]);
+  const all = JSON.parse(readFileSync(join(folder, "compile_commands.json"), "utf8")) as { command: string; file: string }[];
+  const commands = all.filter(({ file }) => file.endsWith(".cu")).map(({ command }) => command.replace(" -c ", " -cubin "));
+  if (commands.length === 0) throw new ScriptError("Kernels need nvcc, of the CUDA toolkit: on PATH, or CUDA_HOME names its folder");
+  const outputs: string[] = [];
+  const compile = async (): Promise<void> => {
+    for (let command = commands.pop(); command !== undefined; command = commands.pop()) {
+      mkdirSync(join(folder, dirname(/ -o (\S+)/.exec(command)?.[1] ?? "")), { recursive: true });
+      outputs.push(await runOrThrow("sh", ["-c", command], { cwd: folder }));
+    }
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, compile));
+  return outputs.join("");
+}
+
 /** "1.2 MB" */
 export function librarySize(): string {
   return `${(statSync(library).size / 1e6).toFixed(1)} MB`;
 }
 
 async function cmake(folder: string, options: readonly string[], source: string = root): Promise<void> {
+  await configure(folder, options, source);
+  await step("cmake", ["--build", folder, "--parallel", String(availableParallelism())]);
+}
+
+async function configure(folder: string, options: readonly string[], source: string = root): Promise<void> {
   requireBuildTools();
   mkdirSync(folder, { recursive: true });
   const cache = join(folder, "CMakeCache.txt");
@@ -66,7 +93,6 @@ async function cmake(folder: string, options: readonly string[], source: string 
   }
   const generator = existsSync(cache) || which("ninja") === undefined ? [] : ["-G", "Ninja"];
   await step("cmake", ["-S", source, "-B", folder, ...generator, ...options]);
-  await step("cmake", ["--build", folder, "--parallel", String(availableParallelism())]);
 }
 
 async function step(program: string, args: readonly string[]): Promise<void> {

@@ -42,8 +42,8 @@ finds racecheck rotate_kernel rope/rotate_kernel.cuh '/rows that change their or
   rope/rotate_float64.cu &
 # A result is added to what the memory held.
 finds initcheck cos_sin_kernel rope/cos_sin.cu 's/p\.cos\[i\] = cos;/p.cos[i] += cos;/' &
-# The first lane goes past the barrier.
-finds synccheck rotate_kernel rope/rotate_kernel.cuh 's/^    __syncthreads();/    if (threadIdx.x != 0) __syncthreads();/' rope/rotate_float64.cu &
+# Lanes that are not in the mask wait with it. (A lane that goes past __syncthreads and ends is not found, and one that goes elsewhere hangs.)
+finds synccheck rotate_kernel rope/rotate_kernel.cuh 's/^    __syncthreads();/    __syncwarp(1u), __syncthreads();/' rope/rotate_float64.cu &
 
 failed=0
 for _ in 1 2 3 4; do wait -n || failed=$((failed + 1)); done

@@ -251,6 +251,40 @@ export async function sanitizeCuda(): Promise<Outcome> {
   return together(outcomes);
 }
 
+/**
+ * Calls that some of the tests make on the CPU, made again on a GPU made of threads, whose memory has guard pages; test/cuda/replay.cpp
+ * says what is compared. On a real GPU scripts/gpu-check does that with the calls of nearly all tests.
+ */
+export async function replay(): Promise<Outcome> {
+  const headers = cudaHeaders();
+  if (headers === undefined) return withoutHeaders;
+  const folder = await buildFakeCuda(headers);
+  const calls = join(folder, "calls.bin");
+  rmSync(calls, { force: true });
+  const recorded = await inBun(recordedTests, {
+    ROPE_LIBRARY: join(folder, "librope_recorder.so"),
+    ROPE_RECORD: calls,
+    ROPE_RECORD_BYTES: String(2 ** 25),
+    ROPE_RECORD_CALL_BYTES: String(2 ** 16),
+    FAKE_CUDA_DRIVER: "0",
+  });
+  if (recorded.failed > 0) return recorded;
+
+  const output = await runOrThrow(join(folder, "replay"), [calls]);
+  const made = Number(/^replay: (\d+) of \1 calls/m.exec(output)?.[1] ?? 0);
+  if (made < fewestCalls) throw new ScriptError(`${made} calls were recorded, of at least ${fewestCalls}\n${output}`);
+  // That the comparison sees a difference is shown as well.
+  const spoiled = await run(join(folder, "replay"), ["--spoil", "--calls", "400", calls]);
+  const seen = /, ([1-9]\d*) calls spoiled; \1 calls differ/.exec(spoiled.output)?.[1];
+  if (spoiled.code !== 1 || seen === undefined) throw new ScriptError(`not every spoiled call differs\n${spoiled.output}`);
+  return passed(`${made} calls; each of ${seen} spoiled ones is noticed`);
+}
+
+// Quick ones that together call every operation. They make about twice as many calls as the fewest.
+const recordedTests = ["create", "data", "views"].map((name) => `test/tensor/${name}.test.ts`)
+  .concat(["embedding", "exact", "positions", "random", "rotate"].map((name) => `test/rope/${name}.test.ts`));
+const fewestCalls = 1500;
+
 // ---- the package -----------------------------------------------------------------------------------------------------------------
 
 /** `bun add` of the packed project into an empty one runs a rotation. */

@@ -1,8 +1,9 @@
 // Makes the calls of a recording (test/support/recorder) on cuda:0 and compares every byte, status and fault with what the CPU left.
-//   replay [--uninitialised] [--calls N] FILE
+//   replay [--uninitialised] [--calls N] [--spoil] FILE
 // Each region of memory is an allocation of its own whose end is the region's, so that memcheck sees what goes beyond. What a call is to
 // write without reading it holds the complement of the right bytes before; with --uninitialised it is not initialised, for initcheck.
-// --calls takes N of the calls, of each operation and order of size as many, for slow sanitizers.
+// --calls takes N of the calls, of each operation and order of size as many, for slow sanitizers. --spoil changes a byte of what each call
+// left on the CPU: then all those that write must differ.
 // Ends with 1 if anything differs and 77 where there is no GPU.
 #include <cuda_runtime_api.h>
 
@@ -26,7 +27,7 @@ constexpr uint8_t kSlackByte = 0xa5;  // between the beginning of an allocation 
 constexpr size_t kMostShown = 20;
 
 bool uninitialised = false;
-size_t regions_written = 0, regions_uninitialised = 0, calls_differing = 0;
+size_t regions_written = 0, regions_uninitialised = 0, calls_spoiled = 0, calls_differing = 0;
 
 const Operation& operation_of(const Call& call) {
   for (const Operation& operation : kOperations) {
@@ -292,7 +293,15 @@ std::vector<size_t> choose(const std::vector<Call>& calls, size_t most) {
   return chosen;
 }
 
-int run(const char* path, size_t most) {
+// Another sign and exponent of the last element written: no rounding excuses that.
+void spoil(Call* call) {
+  const auto written = std::find_if(call->regions.begin(), call->regions.end(), [](const Region& region) { return !region.after.empty(); });
+  if (written == call->regions.end()) return;
+  written->after.back() ^= 0xff;
+  ++calls_spoiled;
+}
+
+int run(const char* path, size_t most, bool spoiled) {
   std::vector<Call> calls = read_calls(path);
   if (!device_is_there()) return 77;
   const std::vector<size_t> chosen = choose(calls, most);
@@ -301,6 +310,7 @@ int run(const char* path, size_t most) {
   for (const size_t number : chosen) {
     Call& call = calls[number];
     ++made[call.operation];
+    if (spoiled) spoil(&call);
     faults += call.outcome.status == ROPE_FAULT;
     refused += call.outcome.status != ROPE_OK && call.outcome.status != ROPE_FAULT;
     if (replay(call)) continue;
@@ -311,6 +321,7 @@ int run(const char* path, size_t most) {
   printf(" of these %zu with a fault, %zu refused\n", faults, refused);
   printf("%zu regions written", regions_written);
   if (uninitialised) printf(", %zu not initialised before", regions_uninitialised);
+  if (spoiled) printf(", %zu calls spoiled", calls_spoiled);
   printf("; %zu calls differ, %d checks failed\n", calls_differing, checks_failed);
   return !chosen.empty() && calls_differing == 0 && checks_failed == 0 ? 0 : 1;
 }
@@ -320,9 +331,12 @@ int run(const char* path, size_t most) {
 int main(int argc, char** argv) {
   const char* path = nullptr;
   size_t most = SIZE_MAX;
+  bool spoiled = false;
   for (int i = 1; i < argc; ++i) {
     if (strcmp(argv[i], "--uninitialised") == 0) {
       uninitialised = true;
+    } else if (strcmp(argv[i], "--spoil") == 0) {
+      spoiled = true;
     } else if (strcmp(argv[i], "--calls") == 0 && i + 1 < argc) {
       most = strtoull(argv[++i], nullptr, 10);
     } else {
@@ -330,11 +344,11 @@ int main(int argc, char** argv) {
     }
   }
   if (path == nullptr) {
-    fprintf(stderr, "replay [--uninitialised] [--calls N] FILE\n");
+    fprintf(stderr, "replay [--uninitialised] [--calls N] [--spoil] FILE\n");
     return 2;
   }
   try {
-    return run(path, most);
+    return run(path, most, spoiled);
   } catch (const std::exception& error) {
     fprintf(stderr, "replay: %s: %s\n", path, error.what());
     return 1;
