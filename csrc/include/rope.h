@@ -334,7 +334,13 @@ typedef enum rope_rule {
   ROPE_RULE_DEFAULT = 0, /* theta^(-2j/R) */
   ROPE_RULE_LINEAR = 1,  /* the same / factor */
   ROPE_RULE_LLAMA3 = 2,  /* Llama 3.1: long wavelengths / factor, a ramp between */
-  ROPE_RULE_CUSTOM = 3   /* the caller's values */
+  ROPE_RULE_CUSTOM = 3,  /* the caller's values */
+  /* Appended: the numbers above stay. */
+  ROPE_RULE_DYNAMIC = 4,     /* theta grows with context_length beyond original_max_position; with alpha once and for all (HunYuan) */
+  ROPE_RULE_NTK = 5,         /* vLLM's fixed NTK, plain or by mixed_b */
+  ROPE_RULE_YARN = 6,        /* long wavelengths / factor, short ones kept, a ramp over the pairs between */
+  ROPE_RULE_LONGROPE = 7,    /* a divisor for each pair, from one of two lists by context_length */
+  ROPE_RULE_PROPORTIONAL = 8 /* the first pairs turn as by default, / factor; the rest stand still (Gemma 4) */
 } rope_rule;
 
 typedef struct rope_frequencies_args {
@@ -346,15 +352,31 @@ typedef struct rope_frequencies_args {
   int64_t axes;         /* 0 reads as 1 */
   int64_t heads;        /* CUSTOM: 0 where all heads turn alike */
   double theta;
-  double factor;          /* LINEAR, LLAMA3 */
+  double factor;          /* LINEAR, LLAMA3, NTK, DYNAMIC without alpha. YARN, LONGROPE: 0 reads as max_position / original_max_position.
+                             PROPORTIONAL: 0 reads as 1 */
   double low_freq_factor; /* LLAMA3; low = high is the hard step */
   double high_freq_factor;
-  double original_max_position;
-  double attention_factor; /* multiplies cos and sin; 0 reads as 1 */
-  uint64_t custom;         /* CUSTOM: address of double[axes][heads][R/2], radians per position; with axis_of_pair double[R/2] */
-  uint64_t custom_count;   /* doubles there */
-  uint64_t axis_of_pair;   /* address of int32[R/2], or 0: which axis drives each pair */
+  double original_max_position; /* LLAMA3, YARN, LONGROPE, DYNAMIC: the length the model was first trained with */
+  double attention_factor;      /* multiplies cos and sin; 0: the rule's own, which is 1 but for YARN and LONGROPE */
+  uint64_t custom;       /* CUSTOM: address of double[axes][heads][R/2], radians per position; with axis_of_pair double[R/2]. LONGROPE:
+                            double[2][R/2], the divisors of short and of long contexts */
+  uint64_t custom_count; /* doubles there */
+  uint64_t axis_of_pair; /* address of int32[R/2], or 0: which axis drives each pair */
   uint64_t axis_of_pair_count;
+  double context_length; /* DYNAMIC, LONGROPE: of the longest sequence; 0: original_max_position */
+  double max_position;   /* YARN, LONGROPE: the length the model is extended to, where factor is 0 */
+  double alpha;          /* DYNAMIC: theta * alpha^(R/(R-2)) at every length, in place of factor; 0: none */
+  double mixed_b;        /* NTK; 0: none */
+  double beta_fast;      /* YARN: turns within original_max_position above which a pair is kept; 0 reads as 32 */
+  double beta_slow;      /* YARN: turns below which it is stretched; 0 reads as 1 */
+  double mscale;         /* YARN: the attention factor is m(mscale) / m(mscale_all_dim) where neither is 0, else m(1); */
+  double mscale_all_dim; /* m(x) = 0.1 x ln(factor) + 1 */
+  double short_mscale;   /* LONGROPE: the attention factors of short and of long contexts; 0: the rule's (Phi-3.5 MoE has its own) */
+  double long_mscale;
+  double partial;                 /* PROPORTIONAL: the part of the pairs that turn; 0 reads as 1 */
+  double chosen_attention_factor; /* create: out, what cos and sin are multiplied by */
+  uint32_t no_truncate;           /* YARN: 1 leaves the ends of the ramp where they fall between pairs (gpt-oss) */
+  uint32_t reserved;
 } rope_frequencies_args;
 /* An immutable set of frequencies; equal rules share one. */
 ROPE_API int32_t rope_frequencies_create(rope_frequencies_args* args, rope_error* error);

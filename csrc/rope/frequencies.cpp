@@ -1,4 +1,4 @@
-// The rules. `exact` values are computed in long double, Hugging Face's in its own order of float32 steps, so that both are right to the bit.
+// From a rule, or the caller's values, to the object: fixed-point turns, runs of pairs that stand still, and the cache in which equal ones meet.
 #include "frequencies.h"
 
 #include <cmath>
@@ -9,73 +9,20 @@
 
 #include "../core/arguments.h"
 #include "../core/handles.h"
+#include "rules.h"
 
 namespace rope {
 namespace {
 
-using Real = long double;
-
-constexpr Real kTwoPi = 6.283185307179586476925286766559005768L;
 // 1 / (2 pi) in two parts, the second what the first leaves out: a product with both is right to the last of 64 bits behind the point.
 constexpr Real kInverseTwoPi = 0xa2f9836e4e44152ap-66L, kInverseTwoPiRest = -0xf62a0b82b2c88fc9p-136L;
 constexpr Real kMaxFrequency = 0x1p32L;  // radians per position: beyond it turns would lose bits behind the point
 constexpr int64_t kMaxPairs = int64_t{1} << 20, kMaxAxes = 16, kMaxHeads = 65536;
 
-void require_positive(double value, const char* argument) {
-  if (std::isfinite(value) && value > 0) return;
-  fail(ROPE_ARGUMENT, argument, text("a positive number"), text("%g", value));
-}
-
 void require_count(int64_t value, int64_t least, int64_t most, const char* argument) {
   if (value >= least && value <= most) return;
   fail(ROPE_ARGUMENT, argument, text("%lld to %lld", static_cast<long long>(least), static_cast<long long>(most)),
        text("%lld", static_cast<long long>(value)));
-}
-
-// ---- exact -------------------------------------------------------------------------------------------------------------------------
-
-// Long wavelengths are stretched by `factor`, short ones kept, a linear ramp between (Llama 3.1).
-Real llama3(const rope_frequencies_args& a, Real frequency) {
-  const Real wavelength = kTwoPi / frequency;
-  if (wavelength > a.original_max_position / static_cast<Real>(a.low_freq_factor)) return frequency / a.factor;
-  if (wavelength < a.original_max_position / static_cast<Real>(a.high_freq_factor) || a.low_freq_factor == a.high_freq_factor)
-    return frequency;
-  const Real ramp =
-      (a.original_max_position / wavelength - a.low_freq_factor) / (static_cast<Real>(a.high_freq_factor) - a.low_freq_factor);
-  return (1 - ramp) * frequency / a.factor + ramp * frequency;
-}
-
-Real exact_frequency(const rope_frequencies_args& a, int64_t pair) {
-  const Real plain = powl(static_cast<Real>(a.theta), -2 * static_cast<Real>(pair) / a.rotary_dim);
-  switch (a.rule) {
-    case ROPE_RULE_LINEAR: return plain / a.factor;
-    case ROPE_RULE_LLAMA3: return llama3(a, plain);
-    default: return plain;
-  }
-}
-
-// ---- Hugging Face's float32 steps (modeling_rope_utils.py) ---------------------------------------------------------------------------
-
-float llama3_hf(const rope_frequencies_args& a, float frequency) {
-  const float wavelength = static_cast<float>(static_cast<double>(kTwoPi)) * (1.0f / frequency);
-  const bool slow = wavelength > a.original_max_position / a.low_freq_factor;
-  const float factor = static_cast<float>(a.factor);
-  if (slow) return frequency / factor;
-  if (wavelength < a.original_max_position / a.high_freq_factor || a.low_freq_factor == a.high_freq_factor) return frequency;
-  const float turns = static_cast<float>(static_cast<double>(1.0f / wavelength) * a.original_max_position);
-  const float ramp = static_cast<float>(turns - a.low_freq_factor) / static_cast<float>(a.high_freq_factor - a.low_freq_factor);
-  return (1.0f - ramp) * frequency / factor + ramp * frequency;
-}
-
-float hf_frequency(const rope_frequencies_args& a, int64_t pair) {
-  const double theta = static_cast<float>(a.theta);
-  const float exponent = static_cast<float>(2 * pair) / static_cast<float>(a.rotary_dim);
-  const float plain = 1.0f / static_cast<float>(std::pow(theta, static_cast<double>(exponent)));
-  switch (a.rule) {
-    case ROPE_RULE_LINEAR: return plain / static_cast<float>(a.factor);
-    case ROPE_RULE_LLAMA3: return llama3_hf(a, plain);
-    default: return plain;
-  }
 }
 
 // ---- the object ----------------------------------------------------------------------------------------------------------------------
@@ -121,9 +68,8 @@ void check(rope_frequencies_args& a) {
           "Channels rotate in pairs.");
   if (a.axes == 0) a.axes = 1;
   require_count(a.axes, 1, kMaxAxes, "axes");
-  if (a.attention_factor == 0) a.attention_factor = 1;
-  require_positive(a.attention_factor, "attention_factor");
-  if (a.rule > ROPE_RULE_CUSTOM) fail(ROPE_ARGUMENT, "rule", text("a rope_rule"), text("%u", a.rule));
+  if (a.attention_factor != 0) require_positive(a.attention_factor, "attention_factor");
+  if (a.rule > ROPE_RULE_PROPORTIONAL) fail(ROPE_ARGUMENT, "rule", text("a rope_rule"), text("%u", a.rule));
   const int64_t pairs = a.rotary_dim / 2;
   if (a.axis_of_pair != 0) {
     require(a.heads == 0, "heads", "0 where axis_of_pair is given", "more");
@@ -144,16 +90,7 @@ void check(rope_frequencies_args& a) {
   }
   require(a.heads == 0, "heads", "0 where a rule gives the frequencies", "more");
   require(a.axes == 1 || a.axis_of_pair != 0, "axis_of_pair", "given where a rule drives several axes", "absent");
-  require_positive(a.theta, "theta");
-  if (a.rule == ROPE_RULE_LINEAR || a.rule == ROPE_RULE_LLAMA3) require_positive(a.factor, "factor");
-  if (a.rule == ROPE_RULE_LLAMA3) {
-    require_positive(a.low_freq_factor, "low_freq_factor");
-    require_positive(a.high_freq_factor, "high_freq_factor");
-    require_positive(a.original_max_position, "original_max_position");
-    if (a.low_freq_factor > a.high_freq_factor) {
-      fail(ROPE_ARGUMENT, "low_freq_factor", text("at most high_freq_factor, %g", a.high_freq_factor), text("%g", a.low_freq_factor));
-    }
-  }
+  check_rule(a);
 }
 
 FrequenciesRef build(const rope_frequencies_args& a) {
@@ -161,7 +98,8 @@ FrequenciesRef build(const rope_frequencies_args& a) {
   f->axes = a.axes;
   f->heads = a.heads;
   f->pairs = a.rotary_dim / 2;
-  f->attention_factor = a.attention_factor;
+  const Rule rule(a);
+  f->attention_factor = rule.attention_factor;
   const size_t count = static_cast<size_t>(f->count());
   f->turns.resize(count);
   f->turns_per_position.resize(count);
@@ -170,8 +108,8 @@ FrequenciesRef build(const rope_frequencies_args& a) {
   const auto* const custom = reinterpret_cast<const double*>(a.custom);
   const auto* const axis_of_pair = reinterpret_cast<const int32_t*>(a.axis_of_pair);
   const auto value = [&](int64_t index, int64_t from, int64_t pair) {
-    if (a.rule != ROPE_RULE_CUSTOM) return set_frequency(*f, index, exact_frequency(a, pair), hf_frequency(a, pair), "theta");
-    set_frequency(*f, index, custom[from], static_cast<float>(custom[from]), "custom");
+    if (a.rule == ROPE_RULE_CUSTOM) return set_frequency(*f, index, custom[from], static_cast<float>(custom[from]), "custom");
+    set_frequency(*f, index, rule.exact(pair), rule.hf(pair), a.rule == ROPE_RULE_LONGROPE ? "custom" : "theta");
   };
   if (axis_of_pair != nullptr) {
     for (int64_t pair = 0; pair < f->pairs; ++pair) {
@@ -190,8 +128,10 @@ std::string key_of(const rope_frequencies_args& a) {
   rope_frequencies_args plain = a;
   plain.size = 0;
   plain.realm = plain.frequencies = plain.custom = plain.axis_of_pair = 0;
+  plain.chosen_attention_factor = 0;
   std::string key(reinterpret_cast<const char*>(&plain), sizeof plain);
-  if (a.rule == ROPE_RULE_CUSTOM) key.append(reinterpret_cast<const char*>(a.custom), a.custom_count * sizeof(double));
+  if (a.rule == ROPE_RULE_CUSTOM || a.rule == ROPE_RULE_LONGROPE)
+    key.append(reinterpret_cast<const char*>(a.custom), a.custom_count * sizeof(double));
   if (a.axis_of_pair != 0) key.append(reinterpret_cast<const char*>(a.axis_of_pair), a.axis_of_pair_count * sizeof(int32_t));
   return key;
 }
@@ -234,7 +174,9 @@ extern "C" {
 int32_t rope_frequencies_create(rope_frequencies_args* block, rope_error* error) {
   return guard("rope_frequencies_create", error, [&] {
     rope_frequencies_args args = read_block(block, end_of(&rope_frequencies_args::frequencies));
-    args.frequencies = add_handle(HandleKind::frequencies, std::const_pointer_cast<Frequencies>(make_frequencies(args)), args.realm);
+    const FrequenciesRef made = make_frequencies(args);
+    args.frequencies = add_handle(HandleKind::frequencies, std::const_pointer_cast<Frequencies>(made), args.realm);
+    args.chosen_attention_factor = made->attention_factor;
     write_block(block, args);
   });
 }

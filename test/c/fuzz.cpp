@@ -290,10 +290,12 @@ const std::vector<Number> abi = numbers(&Abi::capacity, &Abi::length), realm = n
                           event = numbers(&Event::device, &Event::realm, &Event::stream, &Event::event, &Event::since),
                           graph = numbers(&Graph::device, &Graph::realm, &Graph::stream, &Graph::graph), copy = numbers(&Copy::stream),
                           fill = numbers(&Fill::kind, &Fill::stream, &Fill::start, &Fill::step),
-                          frequencies =
-                              numbers(&Freq::rule, &Freq::realm, &Freq::rotary_dim, &Freq::axes, &Freq::heads, &Freq::theta, &Freq::factor,
-                                      &Freq::low_freq_factor, &Freq::high_freq_factor, &Freq::original_max_position,
-                                      &Freq::attention_factor, &Freq::custom_count, &Freq::axis_of_pair_count),
+                          frequencies = numbers(
+                              &Freq::rule, &Freq::realm, &Freq::rotary_dim, &Freq::axes, &Freq::heads, &Freq::theta, &Freq::factor,
+                              &Freq::low_freq_factor, &Freq::high_freq_factor, &Freq::original_max_position, &Freq::attention_factor,
+                              &Freq::custom_count, &Freq::axis_of_pair_count, &Freq::context_length, &Freq::max_position, &Freq::alpha,
+                              &Freq::mixed_b, &Freq::beta_fast, &Freq::beta_slow, &Freq::mscale, &Freq::mscale_all_dim, &Freq::short_mscale,
+                              &Freq::long_mscale, &Freq::partial, &Freq::chosen_attention_factor, &Freq::no_truncate),
                           named = numbers(&Freq::frequencies), read = numbers(&Read::frequencies, &Read::count),
                           rotate = numbers(&Rotate::flags, &Rotate::stream, &Rotate::frequencies, &Rotate::offset, &Rotate::head_dim,
                                            &Rotate::rotary_offset, &Rotate::pairing, &Rotate::angles, &Rotate::reserved),

@@ -117,13 +117,24 @@ class Blocks {
   void fill_frequencies_create() {
     auto& a = args<rope_frequencies_args>();
     a.realm = realm();
-    a.rule = static_cast<uint32_t>(random.below(4));
+    a.rule = static_cast<uint32_t>(random.below(9));
     a.rotary_dim = 2 * (random.chance(90) ? random.between(1, 20) : random.between(1, 600));
     a.theta = random.chance(50) ? 10000 : static_cast<double>(random.between(1, 1000000)) / 7;
     a.factor = static_cast<double>(random.between(1, 100)) / 10;
     a.low_freq_factor = 1;
     a.high_freq_factor = random.chance(20) ? 1 : 4;
-    a.original_max_position = static_cast<double>(random.between(1, 10000));
+    a.original_max_position = static_cast<double>(random.between(2, 10000));
+    a.context_length = random.chance(50) ? 0 : static_cast<double>(random.between(1, 100000));
+    a.max_position = random.chance(50) ? 0 : static_cast<double>(random.between(1, 100000));
+    if (a.max_position != 0 && random.chance(50)) a.factor = 0;
+    a.alpha = random.chance(70) ? 0 : 1000;
+    a.mixed_b = random.chance(50) ? 0 : 0.7;
+    a.beta_fast = random.chance(70) ? 0 : static_cast<double>(random.between(2, 40));
+    a.mscale = random.chance(70) ? 0 : 0.7;
+    a.mscale_all_dim = random.chance(50) ? 0 : 1;
+    a.long_mscale = random.chance(70) ? 0 : 1.2;
+    a.partial = random.chance(50) ? 0 : static_cast<double>(random.between(1, 100)) / 100;
+    a.no_truncate = static_cast<uint32_t>(random.below(2));
     a.attention_factor = random.chance(70) ? 0 : 1.5;
     a.axes = random.chance(60) ? 0 : random.between(1, 4);
     mapped_axes_ = (a.rule != ROPE_RULE_CUSTOM && a.axes > 1) || random.chance(20);
@@ -132,6 +143,7 @@ class Blocks {
     if (a.rule == ROPE_RULE_CUSTOM) {
       a.custom_count = static_cast<uint64_t>(mapped_axes_ ? pairs : std::max<int64_t>(a.axes, 1) * std::max<int64_t>(a.heads, 1) * pairs);
     }
+    if (a.rule == ROPE_RULE_LONGROPE) a.custom_count = static_cast<uint64_t>(a.rotary_dim);
     if (mapped_axes_) a.axis_of_pair_count = static_cast<uint64_t>(pairs);
   }
   void fill_frequencies_read() {
@@ -341,12 +353,12 @@ class Blocks {
     }
     if (fill != &Blocks::fill_frequencies_create) return;
     auto& a = args<rope_frequencies_args>();
-    if (a.rule == ROPE_RULE_CUSTOM) {
+    if (a.rule == ROPE_RULE_CUSTOM || a.rule == ROPE_RULE_LONGROPE) {
       double* const custom = static_cast<double*>(array(a.custom_count, sizeof(double)));
       for (uint64_t i = 0; custom != nullptr && i < a.custom_count; ++i) {
-        custom[i] = random.chance(20)                         ? 0
-                    : mode != Mode::right && random.chance(2) ? random.edge_double()
-                                                              : 1.0 / static_cast<double>(i + 1);
+        custom[i] = random.chance(a.rule == ROPE_RULE_CUSTOM ? 20 : 0) ? 0
+                    : mode != Mode::right && random.chance(2)          ? random.edge_double()
+                                                                       : 1.0 / static_cast<double>(i + 1);
       }
       a.custom = reinterpret_cast<uint64_t>(custom);
     }

@@ -210,7 +210,7 @@ static void test_frequencies(void) {
   args.theta = NAN;
   CHECK_ERROR(ROPE_ARGUMENT, "theta", rope_frequencies_create(&args, record()));
   args.theta = 10000;
-  args.rule = 4;
+  args.rule = 9;
   CHECK_ERROR(ROPE_ARGUMENT, "rule", rope_frequencies_create(&args, record()));
   args.rule = 0;
   args.rotary_dim = 7;
