@@ -59,4 +59,15 @@ export type {
   RopeOptions,
   RotateOptions,
 } from "./src/rope/options.ts";
-export type { CommonScaling, DefaultScaling, LinearScaling, Llama3Scaling, RopeScaling } from "./src/rope/rules.ts";
+export type {
+  CommonScaling,
+  DefaultScaling,
+  DynamicScaling,
+  LinearScaling,
+  Llama3Scaling,
+  LongRopeScaling,
+  NtkScaling,
+  ProportionalScaling,
+  RopeScaling,
+  YarnScaling,
+} from "./src/rope/scaling.ts";

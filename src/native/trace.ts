@@ -15,6 +15,12 @@ export function log(text: string): void {
   if (level >= 1) write(text);
 }
 
+/** Writes a warning to standard error, whatever ROPE_LOG is. */
+export function warn(text: string): void {
+  // deno-lint-ignore no-console
+  console.warn(`librope: ${text}`);
+}
+
 /** The functions themselves, or wrapped ones where ROPE_TRACE=1. */
 export function traced(backend: Backend, functions: NativeFunctions): NativeFunctions {
   const wanted = backend.environment("ROPE_TRACE");

@@ -1,10 +1,12 @@
 // A Hugging Face config.json to the options of an embedding. What it does not know it says; the object is untrusted and only its own keys are read.
 import { argumentError, checkInteger, checkOptions, describe, quote } from "../arguments.ts";
 import type { DeviceLike } from "../device/device.ts";
+import { warn } from "../native/trace.ts";
+import { child, count, find, flag, type Node, node, operation, positive, word } from "./config_node.ts";
+import { checkDivisors, ruleType, ruleWords, scalingOf, unreadText } from "./config_rules.ts";
 import type { RotaryEmbeddingOptions } from "./embedding.ts";
 import { type ModelTraits, modelTraits, whyUnsupported } from "./models.ts";
 import { type Angles, checkPairing, checkPositive, type Pairing } from "./options.ts";
-import { type RopeScaling, supportedRules } from "./rules.ts";
 
 /** What {@linkcode RotaryEmbedding.fromConfig} takes besides the config, which these override. */
 export interface FromConfigOptions {
@@ -22,55 +24,7 @@ export interface FromConfigOptions {
   readonly rotaryOffset?: number | undefined;
 }
 
-const operation = "RotaryEmbedding.fromConfig";
 const optionKeys = ["layerType", "device", "angles", "dim", "pairing", "rotaryOffset"];
-
-/** A JSON object and where it stands in the config, for messages. */
-interface Node {
-  readonly path: string;
-  readonly json: Readonly<Record<string, unknown>>;
-}
-
-function node(path: string, json: unknown): Node {
-  if (typeof json === "object" && json !== null && !Array.isArray(json)) return { path, json: json as Record<string, unknown> };
-  throw argumentError(operation, path, "an object", describe(json));
-}
-
-/** The first of some keys that is there and not null. */
-function find(at: Node, ...keys: string[]): { readonly path: string; readonly value: unknown } | undefined {
-  for (const key of keys) {
-    const value = Object.hasOwn(at.json, key) ? at.json[key] : undefined;
-    if (value !== undefined && value !== null) return { path: `${at.path}.${key}`, value };
-  }
-  return undefined;
-}
-
-function child(at: Node, ...keys: string[]): Node | undefined {
-  const found = find(at, ...keys);
-  return found && node(found.path, found.value);
-}
-
-function positive(at: Node | undefined, ...keys: string[]): number | undefined {
-  const found = at && find(at, ...keys);
-  return found && checkPositive(operation, found.path, found.value);
-}
-
-function count(at: Node, ...keys: string[]): number | undefined {
-  const found = find(at, ...keys);
-  return found && checkInteger(operation, found.path, found.value, 1);
-}
-
-function word(at: Node, ...keys: string[]): string | undefined {
-  const found = find(at, ...keys);
-  if (found === undefined || typeof found.value === "string") return found?.value as string | undefined;
-  throw argumentError(operation, found.path, "a string", describe(found.value));
-}
-
-function flag(at: Node, key: string): boolean | undefined {
-  const found = find(at, key);
-  if (found === undefined || typeof found.value === "boolean") return found?.value as boolean | undefined;
-  throw argumentError(operation, found.path, "true or false", describe(found.value));
-}
 
 // ---- which part of the config, and which layers of the model --------------------------------------------------------------------------
 
@@ -107,9 +61,10 @@ function currentLayerType(name: string): string {
 interface Parameters {
   readonly rule: Node | undefined;
   readonly theta: number | undefined;
+  /** theta is of these layers, and that of the rule of others. */
+  readonly hasOwnTheta?: boolean;
 }
 
-const ruleWords = ["rope_type", "type"];
 const thetaKeys = ["rope_theta", "rotary_emb_base", "global_rope_theta"];
 const localThetaKeys = ["rope_local_base_freq", "local_rope_theta", "swa_rope_theta"];
 const partialKeys = ["partial_rotary_factor", "rotary_pct", "rope_pct", "rotary_emb_fraction"];
@@ -136,19 +91,19 @@ function parametersByLayer(config: Node, traits: ModelTraits): Map<string, Param
   const localTheta = positive(config, ...localThetaKeys);
   const rule = scaling ?? parameters;
   const known = traits.layers;
-  if (known?.["compress"] !== undefined) {
-    layers.set("main", { rule: undefined, theta: theta ?? known["main"] });
-    layers.set("compress", { rule, theta: positive(config, "compress_rope_theta") ?? known["compress"] });
+  const own = rule ?? (traits.rule && node(`${config.path}.rope_parameters`, traits.rule));
+  if (known?.["compress"] !== undefined) { // DeepSeek V4: the scaling is of the compressed layers, the theta beside it of the others
+    layers.set("main", { rule: undefined, theta: positive(rule, "rope_theta") ?? theta ?? known["main"] });
+    layers.set("compress", { rule, theta: positive(config, "compress_rope_theta") ?? known["compress"], hasOwnTheta: true });
   } else if (localTheta !== undefined || known !== undefined) {
     const global = theta ?? known?.["full_attention"];
     const shared = known?.["full_attention"] === known?.["sliding_attention"]; // Olmo 3: one theta
-    const own = rule ?? (traits.fullRule && node(`${config.path}.rope_parameters.full_attention`, { rope_type: traits.fullRule }));
-    layers.set("full_attention", { rule: own || undefined, theta: global });
+    layers.set("full_attention", { rule: own, theta: global });
     layers.set("sliding_attention", {
       rule: find(config, "local_rope_theta") !== undefined ? rule : undefined,
       theta: localTheta ?? (shared ? global : known?.["sliding_attention"]),
     });
-  } else layers.set("", { rule, theta });
+  } else layers.set("", { rule: own, theta });
   return layers;
 }
 
@@ -187,75 +142,12 @@ function chooseLayer(layers: Map<string, Parameters | null>, config: Node, wante
   return found;
 }
 
-// ---- the rule ---------------------------------------------------------------------------------------------------------------------------
-
-const laterRules = ["dynamic", "ntk", "yarn", "deepseek_yarn", "longrope", "su", "proportional", "axial"];
-// What a rule may hold that does not name its type: all of it means the same with every rule.
-const typelessKeys = new Set(["rope_theta", "partial_rotary_factor", "mrope_section", "mrope_interleaved", "interleaved"]);
-const ruleKeys = new Set([
-  ...typelessKeys,
-  ...["rope_type", "type", "factor", "original_max_position_embeddings", "attention_factor"],
-  ...["low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate", "alpha", "short_factor"],
-  ...["long_factor", "short_mscale", "long_mscale", "finetuned", "llama_4_scaling_beta"],
-]);
-
-function scalingOf(rule: Node | undefined, config: Node, maxSeqLen: number | undefined): RopeScaling {
-  if (rule === undefined) return { ropeType: "default" };
-  const named = word(rule, ...ruleWords);
-  const type = named ?? "default";
-  const path = find(rule, ...ruleWords)?.path ?? `${rule.path}.rope_type`;
-  if (laterRules.includes(type)) {
-    throw argumentError(operation, path, `one of ${supportedRules.map(quote).join(", ")}, the rules of this version`, quote(type));
-  }
-  if (type !== "mrope" && !supportedRules.includes(type)) {
-    throw argumentError(
-      operation,
-      path,
-      `one of ${[...supportedRules, "mrope"].map(quote).join(", ")}`,
-      quote(type),
-      "This rule is not known.",
-    );
-  }
-  for (const key of Object.keys(rule.json)) {
-    if (named === undefined && !typelessKeys.has(key) && find(rule, key) !== undefined) {
-      const expected = `one of ${supportedRules.map(quote).join(", ")} beside the key ${quote(key)}`;
-      throw argumentError(operation, `${rule.path}.rope_type`, expected, "nothing", "Without a type it is not clear which rule is meant.");
-    }
-    const isStray = key === "interleaved" && find(rule, "mrope_section") === undefined; // of other rules it would mean the pairing
-    if (!ruleKeys.has(key) || isStray) throw argumentError(operation, rule.path, "made of keys that are known", `the key ${quote(key)}`);
-  }
-  if (type === "default" || type === "mrope") return { ropeType: "default" };
-  const factor = need(rule, "factor");
-  if (type === "linear") return { ropeType: "linear", factor };
-  const low = need(rule, "low_freq_factor"), high = need(rule, "high_freq_factor");
-  if (low > high) throw argumentError(operation, `${rule.path}.low_freq_factor`, `at most high_freq_factor, ${high}`, String(low));
-  const original = positive(config, "original_max_position_embeddings") ?? positive(rule, "original_max_position_embeddings") ?? maxSeqLen;
-  if (original === undefined) throw missing(`${rule.path}.original_max_position_embeddings`, "max_position_embeddings would do as well.");
-  return {
-    ropeType: "llama3",
-    factor,
-    lowFreqFactor: low,
-    highFreqFactor: high,
-    originalMaxPositionEmbeddings: original,
-  };
-}
-
-function need(at: Node, key: string): number {
-  const value = positive(at, key);
-  if (value === undefined) throw missing(`${at.path}.${key}`, undefined);
-  return value;
-}
-
-function missing(path: string, advice: string | undefined): Error {
-  return argumentError(operation, path, "a positive number", "nothing", advice);
-}
-
 // ---- dimensions and axes ------------------------------------------------------------------------------------------------------------------
 
 function headDimOf(config: Node, traits: ModelTraits, isFull: boolean): number {
-  const own = (isFull ? count(config, "global_head_dim") : undefined) ?? count(config, "head_dim") ?? traits.headDim;
+  const own = (isFull ? count(config, "global_head_dim") ?? traits.globalHeadDim : undefined) ?? count(config, "head_dim") ??
+    traits.headDim;
   if (own !== undefined) return own;
-  if (traits.latent) throw argumentError(operation, `${config.path}.qk_rope_head_dim`, "an integer of at least 1", "nothing", "Give dim.");
   const hidden = count(config, "hidden_size", "n_embd", "d_model");
   const heads = count(config, "num_attention_heads", "n_head", "num_heads", "decoder_num_attention_heads");
   if (hidden !== undefined && heads !== undefined && hidden >= heads) return Math.trunc(hidden / heads);
@@ -278,27 +170,40 @@ interface Slice {
 
 function sliceOf(config: Node, traits: ModelTraits, rule: Node | undefined, givenDim: unknown, isFull: boolean): Slice {
   const given = givenDim === undefined ? undefined : checkInteger(operation, "dim", givenDim, 1);
-  const latent = traits.trailing ? undefined : count(config, "qk_rope_head_dim"); // MLA: the part that rotates is a tensor of its own
+  const latent = traits.trailing ? undefined : latentOf(config, traits);
+  const partial = (rule && find(rule, "partial_rotary_factor")) ?? find(config, ...partialKeys);
   if (latent !== undefined) {
     return { dim: given ?? latent, rotaryDim: evenPart(`${config.path}.qk_rope_head_dim`, latent, given ?? latent), trailing: true };
   }
   const dim = given ?? headDimOf(config, traits, isFull);
   const trailing = traits.trailing === true;
-  const partial = (rule && find(rule, "partial_rotary_factor")) ?? find(config, ...partialKeys);
+  if (ruleType(rule) === "proportional") return { dim, rotaryDim: evenPart(`${config.path}.head_dim`, dim, dim), trailing }; // of the pairs
   if (partial === undefined) {
     const legacy = count(config, ...trailing ? ["qk_rope_head_dim", "rotary_dim"] : ["rotary_dim"]);
     const absent = Object.hasOwn(config.json, "rotary_dim") ? undefined : traits.rotaryDim; // GPT-J's null is the whole head
     const rotaryDim = legacy ?? absent;
     if (rotaryDim !== undefined) return { dim, rotaryDim: evenPart(`${config.path}.rotary_dim`, rotaryDim, dim), trailing };
   }
-  const factor = partial === undefined ? traits.partial ?? 1 : checkPositive(operation, partial.path, partial.value);
+  const factor = partial === undefined ? traits.partial ?? 1 : checkPart(partial);
   const path = partial?.path ?? `${config.path}.partial_rotary_factor`;
-  if (factor > 1) throw argumentError(operation, path, "at most 1", String(factor));
   const rotaryDim = Math.trunc(dim * factor);
   if (rotaryDim < 2 || rotaryDim % 2 !== 0) {
     throw argumentError(operation, path, `a factor that gives an even number of channels of ${dim}`, `${factor}, which gives ${rotaryDim}`);
   }
   return { dim, rotaryDim, trailing };
+}
+
+/** Multi-head latent attention: the channels of the part that rotates, which is a tensor of its own. */
+function latentOf(config: Node, traits: ModelTraits): number | undefined {
+  const own = count(config, "qk_rope_head_dim");
+  return own ?? (traits.latent === undefined ? undefined : count(config, "head_dim") ?? traits.latent);
+}
+
+/** A partial_rotary_factor: positive, at most 1. */
+function checkPart({ path, value }: { readonly path: string; readonly value: unknown }): number {
+  const factor = checkPositive(operation, path, value);
+  if (factor > 1) throw argumentError(operation, path, "at most 1", String(factor));
+  return factor;
 }
 
 /** A number of channels that a config says rotate, of `dim`. */
@@ -334,7 +239,11 @@ function pairingOf(config: Node, traits: ModelTraits, isListed: boolean, given: 
 function axesOf(rule: Node | undefined, traits: ModelTraits, pairs: number): { axes?: number; axisOfPair?: number[] } {
   const found = rule && find(rule, "mrope_section");
   const isMultiAxis = found !== undefined || traits.section !== undefined || (rule && word(rule, ...ruleWords)) === "mrope";
-  if (!isMultiAxis) return {};
+  if (!isMultiAxis) {
+    const stray = rule && find(rule, "interleaved"); // of other rules it would mean the pairing
+    if (rule === undefined || stray === undefined) return {};
+    throw argumentError(operation, rule.path, "made of keys that are known", 'the key "interleaved" without mrope_section');
+  }
   const path = found?.path ?? `${rule?.path ?? "config.rope_parameters"}.mrope_section`;
   const section: unknown = found?.value ?? traits.section;
   if (!Array.isArray(section) || section.length < 2 || section.length > 16) {
@@ -386,14 +295,22 @@ export function optionsFromConfig(json: object, options: FromConfigOptions = {})
       "If the model rotates (ESM-2 does, with base 10000), make it with new RotaryEmbedding({ dim, base }).",
     );
   }
-  const { rule, theta } = chooseLayer(parametersByLayer(config, traits), config, options.layerType);
+  const { rule, theta, hasOwnTheta } = chooseLayer(parametersByLayer(config, traits), config, options.layerType);
   const maxSeqLen = count(config, "max_position_embeddings", "n_positions");
-  const scaling = scalingOf(rule, config, maxSeqLen); // before the dimensions: a rule that is not here is the first thing to know
-  const slice = sliceOf(config, traits, rule, options.dim, currentLayerType(options.layerType ?? "") === "full_attention");
-  return {
+  const given = scalingOf(rule, config, maxSeqLen); // before the dimensions: a rule that is not here is the first thing to know
+  const layer = currentLayerType(options.layerType ?? "");
+  const slice = sliceOf(config, traits, rule, options.dim, layer === "full_attention");
+  checkDivisors(given, rule, slice.rotaryDim / 2);
+  const own = rule && positive(rule, "rope_theta");
+  let scaling = given;
+  if (given.ropeType === "proportional") {
+    const partial = (rule && find(rule, "partial_rotary_factor")) ?? find(config, ...partialKeys);
+    scaling = { ...given, partialRotaryFactor: partial && checkPart(partial) };
+  } else if (given.ropeType === "yarn" && layer === "compress") scaling = { ...given, attentionFactor: 1 }; // DeepSeek V4 forces it
+  const made = {
     dim: slice.dim,
     maxSeqLen,
-    base: positive(rule, "rope_theta") ?? theta ?? traits.theta ?? 10000,
+    base: (hasOwnTheta ? theta : own ?? theta) ?? traits.theta ?? 10000,
     scaling,
     rotaryDim: slice.rotaryDim,
     rotaryOffset: offsetOf(options.rotaryOffset, slice),
@@ -403,12 +320,30 @@ export function optionsFromConfig(json: object, options: FromConfigOptions = {})
     device: options.device,
     ...axesOf(rule, traits, slice.rotaryDim / 2),
   };
+  warnOfUnread(json, rule, config);
+  return made;
+}
+
+const warned = new WeakSet<object>(); // a config is read once for each of its layer types
+
+/** One warning for a config that says more of rotary positions than is read. */
+function warnOfUnread(json: object, rule: Node | undefined, config: Node): void {
+  find(config, ...rotaryKeys);
+  const text = unreadText(rule, config);
+  if (text === "" || warned.has(json)) return;
+  warned.add(json);
+  warn(text);
 }
 
 // What would turn otherwise than this does: flags that must not be set, flags that must not be cleared, numbers that must be 1, and xPos.
 const foreignFlags = ["alibi", "use_alibi", "use_fope", "rope_3d", "no_rope", "use_dynamic_ntk", "use_xpos"];
 const rotaryFlags = ["use_rope", "use_rotary", "use_rotary_embedding", "use_rotary_embeddings"];
 const foreignFactors = ["rotary_scaling_factor", "rope_scaling_factor", "rope_ratio"];
+// What is read from some configs only, and what says which layers rotate.
+const rotaryKeys = [
+  ...[...thetaKeys, ...localThetaKeys, ...partialKeys, "rotary_dim", "qk_rope_head_dim", "rope_interleave", "rotary_emb_interleaved"],
+  ...["compress_rope_theta", "no_rope_layers", "no_rope_layer_interval", "rotary"],
+];
 
 /** Configs that say themselves that their model does not rotate, or in a way that is not this one. */
 function refuseOtherPositions(config: Node, isListed: boolean): void {

@@ -10,13 +10,13 @@ import { allocate, checkTensor, geometryOf, stateOf } from "../tensor/operations
 import type { Tensor } from "../tensor/tensor.ts";
 import { type FromConfigOptions, optionsFromConfig } from "./config.ts";
 import { Frequencies } from "./frequencies.ts";
+import { contextLengthOf, dependsOnLength, FrequenciesByLength } from "./lengths.ts";
 import {
   type Angles,
   anglesCode,
   checkAngles,
   checkCallOptions,
   checkPairing,
-  checkPositive,
   checkQueryKey,
   forwardKeys,
   type ForwardOptions,
@@ -28,13 +28,17 @@ import {
 } from "./options.ts";
 import { resolvePositionList } from "./positions.ts";
 import { rotateInto, rotateOutOfPlace, type Setting } from "./rotate.ts";
-import { resolveRule, type RopeScaling } from "./rules.ts";
+import { resolveRule } from "./rules.ts";
+import { defaultMaxSeqLen, type RopeScaling } from "./scaling.ts";
 
 /** What a {@linkcode RotaryEmbedding} is made from. */
 export interface RotaryEmbeddingOptions {
   /** The head dimension D of q and k. */
   readonly dim: number;
-  /** The context length of the model; `llama3` scaling without its own original length starts from it. Never a limit on positions. Default 2048. */
+  /**
+   * The context length of the model: rules without an original length of their own start from it, and those that depend on the length take it where no
+   * call says otherwise. Never a limit on positions. Default 2048.
+   */
   readonly maxSeqLen?: number | undefined;
   /** The base of the frequencies, theta. Default 10000. */
   readonly base?: number | undefined;
@@ -54,7 +58,7 @@ export interface RotaryEmbeddingOptions {
   readonly axes?: number | undefined;
   /** Which axis drives each of the R/2 pairs (M-RoPE); with a rule, or with [R/2] frequencies. */
   readonly axisOfPair?: readonly number[] | undefined;
-  /** Multiplies cos and sin. Default 1. */
+  /** Multiplies cos and sin, in place of the rule's. Default: the rule's, which is 1 but for "yarn" and "longrope". */
   readonly attentionFactor?: number | undefined;
   /** Negate sin (nanochat). Default false. */
   readonly conjugate?: boolean | undefined;
@@ -111,14 +115,16 @@ export class RotaryEmbedding {
   readonly pairing: Pairing;
   /** How many positions a token has. */
   readonly axes: number;
-  /** What cos and sin are multiplied by. */
+  /** What cos and sin are multiplied by; of a rule that depends on the length, up to the original length. */
   readonly attentionFactor: number;
 
   // What errors call the making of an embedding, for the length of a fromConfig.
   static #making = constructing;
 
   readonly #state: DeviceState;
-  readonly #frequencies: Frequencies;
+  readonly #frequencies: Frequencies; // of the original length
+  readonly #byLength: FrequenciesByLength | null; // where they depend on it
+  readonly #maxSeqLen: number;
   readonly #setting: Setting;
   readonly #heads: number;
   readonly #axisOfPair: Int32Array<ArrayBuffer> | null;
@@ -127,7 +133,16 @@ export class RotaryEmbedding {
   /**
    * Makes the frequencies.
    *
-   * @throws RopeArgumentError for an option that cannot be, and for a rule that this version does not have.
+   * @throws RopeArgumentError for an option that cannot be.
+   * @example
+   * ```ts
+   * import { RotaryEmbedding } from "@librope/rope";
+   *
+   * // gpt-oss: YaRN, whose attention factor follows from its factor.
+   * const scaling = { ropeType: "yarn", factor: 32, originalMaxPositionEmbeddings: 4096, truncate: false } as const;
+   * using rope = new RotaryEmbedding({ dim: 64, base: 150_000, scaling });
+   * console.assert(Math.abs(rope.attentionFactor - (0.1 * Math.log(32) + 1)) < 1e-15);
+   * ```
    */
   constructor(options: RotaryEmbeddingOptions) {
     const operation = RotaryEmbedding.#making;
@@ -138,17 +153,19 @@ export class RotaryEmbedding {
     this.pairing = checkPairing(operation, "pairing", options.pairing);
     const angles = checkAngles(operation, "angles", options.angles);
     const conjugate = checkBoolean(operation, "conjugate", options.conjugate);
-    this.attentionFactor = options.attentionFactor === undefined ? 1 : checkPositive(operation, "attentionFactor", options.attentionFactor);
-    const rule = resolveRule(operation, options, this.dim, this.rotaryOffset, this.attentionFactor);
+    const rule = resolveRule(operation, options, this.dim, this.rotaryOffset);
     this.rotaryDim = rule.rotaryDim;
     this.axes = rule.axes;
     this.#heads = rule.heads;
     this.#axisOfPair = rule.axisOfPair;
     this.#state = resolveDevice(operation, "device", options.device);
     const names = operation === readingConfig
-      ? { theta: "config.rope_theta", factor: "config.rope_scaling.factor" }
-      : { theta: options.base === undefined ? "scaling.ropeTheta" : "base", factor: "scaling.factor" };
+      ? { theta: "config.rope_theta", factor: "config.rope_scaling.factor", divisors: "config.rope_scaling.short_factor" }
+      : { theta: options.base === undefined ? "scaling.ropeTheta" : "base", factor: "scaling.factor", divisors: "scaling.shortFactor" };
     this.#frequencies = new Frequencies(operation, rule, names);
+    this.#byLength = dependsOnLength(rule) ? new FrequenciesByLength(rule, names, this.#frequencies) : null;
+    this.#maxSeqLen = options.maxSeqLen ?? defaultMaxSeqLen;
+    this.attentionFactor = this.#frequencies.attentionFactor;
     this.#setting = {
       frequencies: this.#frequencies.handle,
       pairing: pairingCode(this.pairing),
@@ -283,7 +300,8 @@ export class RotaryEmbedding {
     const operation = "RotaryEmbedding.cosSin";
     this.#alive(operation);
     checkCallOptions(operation, options, ["contextLength"]);
-    if (options?.contextLength !== undefined) checkInteger(operation, "contextLength", options.contextLength, 1);
+    const given = options?.contextLength === undefined ? 1 : checkInteger(operation, "contextLength", options.contextLength, 1);
+    const frequencies = this.#byLength?.at(operation, given) ?? this.#frequencies;
     const at = resolvePositionList(operation, positions, this.axes, this.#state);
     let cos: Tensor | null = null;
     let sin: Tensor | null = null;
@@ -295,7 +313,7 @@ export class RotaryEmbedding {
       sin = allocate(operation, denseGeometry("float32", shape), stream);
       cosSinBlock.u32(cosSinLayout.flags, this.#setting.flags);
       cosSinBlock.stream(cosSinLayout.stream, stream);
-      cosSinBlock.u64(cosSinLayout.frequencies, this.#setting.frequencies);
+      cosSinBlock.u64(cosSinLayout.frequencies, frequencies.handle);
       cosSinBlock.tensor(cosSinLayout.positions, at);
       cosSinBlock.output(cosSinLayout.cos, cos);
       cosSinBlock.output(cosSinLayout.sin, sin);
@@ -317,7 +335,8 @@ export class RotaryEmbedding {
   }
 
   /**
-   * Radians per position of every pair, a new copy: [R/2], with several axes [axes, R/2] or [axes, heads, R/2], row-major. With `axisOfPair` [R/2].
+   * Radians per position of every pair, a new copy: [R/2], with several axes [axes, R/2] or [axes, heads, R/2], row-major. With `axisOfPair` [R/2]. Of a
+   * rule that depends on the length ("dynamic", "longrope") those of the original length.
    */
   get frequencies(): Float64Array {
     const { exact } = this.#read("RotaryEmbedding.frequencies");
@@ -339,6 +358,7 @@ export class RotaryEmbedding {
 
   /** Gives the frequencies up. Using the embedding afterwards is a RopeDisposedError; disposing of it twice is harmless. */
   dispose(): void {
+    this.#byLength?.release();
     this.#frequencies.release();
   }
 
@@ -384,6 +404,10 @@ export class RotaryEmbedding {
       }
     }
     if (this.axes > 1) this.#checkPlacement(operation, options);
+    if (this.#byLength !== null) {
+      const length = contextLengthOf(operation, q, options, this.#maxSeqLen);
+      this.#setting.frequencies = this.#byLength.at(operation, length).handle;
+    }
     const { shape } = geometryOf(q);
     if (shape.length > 2 && shape[shape.length - 1] !== this.dim) {
       throw argumentError(
@@ -412,6 +436,6 @@ export class RotaryEmbedding {
 
 /** Options of {@linkcode RotaryEmbedding.cosSin}. */
 export interface CosSinOptions {
-  /** The length of the longest sequence, for rules that depend on it; those of this version do not. A positive integer. */
+  /** The length of the longest sequence, for rules that depend on it ("dynamic", "longrope"). A positive integer. Default: the original length. */
   readonly contextLength?: number | undefined;
 }

@@ -2,10 +2,28 @@
 // cache, in which the rule used last is found by comparing numbers.
 import { RopeArgumentError } from "../errors.ts";
 import { Block } from "../native/block.ts";
-import { layouts } from "../native/layouts.ts";
+import { enums, layouts } from "../native/layouts.ts";
 import { library } from "../native/library.ts";
 import { HandleNet } from "../native/net.ts";
 import { realm } from "../native/realm.ts";
+
+/** The numbers of rules other than default, linear and llama3; 0 and absent are the default, as in rope.h. */
+export interface RuleDetails {
+  readonly contextLength?: number;
+  readonly maxPosition?: number;
+  readonly alpha?: number;
+  readonly mixedB?: number;
+  readonly betaFast?: number;
+  readonly betaSlow?: number;
+  readonly mscale?: number;
+  readonly mscaleAllDim?: number;
+  readonly shortMscale?: number;
+  readonly longMscale?: number;
+  readonly partial?: number;
+  readonly noTruncate?: number;
+}
+
+const noDetails: RuleDetails = {};
 
 /** What frequencies are made from: a rope_frequencies_args in checked numbers. */
 export interface Rule {
@@ -21,9 +39,11 @@ export interface Rule {
   readonly lowFreqFactor: number;
   readonly highFreqFactor: number;
   readonly originalMaxPosition: number;
-  /** 0 reads as 1. */
+  /** What only some rules have. */
+  readonly details: RuleDetails | null;
+  /** 0: the rule's own. */
   readonly attentionFactor: number;
-  /** RULE_CUSTOM: [axes, heads, R/2], or with axisOfPair [R/2]; radians per position. */
+  /** RULE_CUSTOM: [axes, heads, R/2], or with axisOfPair [R/2]; radians per position. RULE_LONGROPE: [2, R/2], divisors. */
   readonly custom: Float64Array<ArrayBuffer> | null;
   /** [R/2] */
   readonly axisOfPair: Int32Array<ArrayBuffer> | null;
@@ -35,6 +55,8 @@ export interface RuleNames {
   readonly theta: string;
   /** factor */
   readonly factor: string;
+  /** LongRoPE's */
+  readonly divisors: string;
 }
 
 const createLayout = layouts.frequencies_args;
@@ -60,7 +82,7 @@ function renamed(error: unknown, rule: Rule, names: RuleNames): unknown {
   if (!(error instanceof RopeArgumentError)) return error;
   const { operation, argument = "", expected, actual } = error;
   let name = argument;
-  if (argument === "custom") name = "frequencies";
+  if (argument === "custom") name = rule.kind === enums.RULE_CUSTOM ? "frequencies" : names.divisors;
   // C blames theta for every frequency that is too high, but theta^(-2j/R) is at most 1 where theta is at least 1.
   else if (argument === "theta") name = rule.theta >= 1 ? names.factor : names.theta;
   if (name === argument) return error;
@@ -72,6 +94,8 @@ function renamed(error: unknown, rule: Rule, names: RuleNames): unknown {
 export class Frequencies {
   /** What C knows them by; 0 once released. */
   handle: number;
+  /** What cos and sin are multiplied by. */
+  readonly attentionFactor: number;
   readonly #count: number;
 
   /** Makes them. Equal rules share one object in C. */
@@ -91,12 +115,26 @@ export class Frequencies {
     create.u64(createLayout.custom_count, rule.custom?.length ?? 0);
     create.u64(createLayout.axis_of_pair, addressOf(rule.axisOfPair));
     create.u64(createLayout.axis_of_pair_count, rule.axisOfPair?.length ?? 0);
+    const details = rule.details ?? noDetails;
+    create.f64(createLayout.context_length, details.contextLength ?? 0);
+    create.f64(createLayout.max_position, details.maxPosition ?? 0);
+    create.f64(createLayout.alpha, details.alpha ?? 0);
+    create.f64(createLayout.mixed_b, details.mixedB ?? 0);
+    create.f64(createLayout.beta_fast, details.betaFast ?? 0);
+    create.f64(createLayout.beta_slow, details.betaSlow ?? 0);
+    create.f64(createLayout.mscale, details.mscale ?? 0);
+    create.f64(createLayout.mscale_all_dim, details.mscaleAllDim ?? 0);
+    create.f64(createLayout.short_mscale, details.shortMscale ?? 0);
+    create.f64(createLayout.long_mscale, details.longMscale ?? 0);
+    create.f64(createLayout.partial, details.partial ?? 0);
+    create.u32(createLayout.no_truncate, details.noTruncate ?? 0);
     try {
       create.call(operation);
     } catch (error) {
       throw renamed(error, rule, names);
     }
     this.handle = create.getU64(createLayout.frequencies);
+    this.attentionFactor = create.getF64(createLayout.chosen_attention_factor);
     this.#count = rule.axes * Math.max(rule.heads, 1) * rule.rotaryDim / 2;
     net.watch(this, this.handle);
   }
@@ -125,7 +163,7 @@ export class Frequencies {
 // ---- the cache of the functional calls ----------------------------------------------------------------------------------------------
 
 const capacity = 64;
-const functionalNames: RuleNames = { theta: "ropeTheta", factor: "ropeScale" };
+const functionalNames: RuleNames = { theta: "ropeTheta", factor: "ropeScale", divisors: "" };
 const cache = new Map<string, Frequencies>(); // in order of use, the oldest first
 
 let last: Frequencies | null = null;
@@ -151,8 +189,8 @@ export function cachedFrequencies(
   ) return last.handle;
   const key = `${kind} ${rotaryDim} ${theta} ${factor} ${lowFreqFactor} ${highFreqFactor} ${originalMaxPosition}`;
   const numbers = { kind, rotaryDim, theta, factor, lowFreqFactor, highFreqFactor, originalMaxPosition };
-  const found = cache.get(key) ??
-    new Frequencies(operation, { ...numbers, axes: 1, heads: 0, attentionFactor: 0, custom: null, axisOfPair: null }, functionalNames);
+  const rest = { axes: 1, heads: 0, details: null, attentionFactor: 0, custom: null, axisOfPair: null };
+  const found = cache.get(key) ?? new Frequencies(operation, { ...numbers, ...rest }, functionalNames);
   cache.delete(key);
   cache.set(key, found);
   last = found;

@@ -11,12 +11,14 @@ export interface ModelTraits {
   readonly theta?: number;
   /** theta of each layer type, for models whose layers differ. */
   readonly layers?: Readonly<Record<string, number>>;
-  /** The rule of the full layers, where the config has none and it is not "default". */
-  readonly fullRule?: string;
+  /** The rope_parameters where the config has none; of models whose layers differ, those of the full layers. */
+  readonly rule?: Readonly<Record<string, unknown>>;
   /** partial_rotary_factor where the config has none. */
   readonly partial?: number;
   /** head_dim where the config has none. */
   readonly headDim?: number;
+  /** head_dim of the full layers, where the config has no global_head_dim. */
+  readonly globalHeadDim?: number;
   /** Channels that rotate, where the config has no rotary_dim. */
   readonly rotaryDim?: number;
   /** How a multi-axis section maps pairs to axes; its default. */
@@ -24,19 +26,20 @@ export interface ModelTraits {
   readonly section?: readonly number[];
   /** The rotating channels stand last in the head. */
   readonly trailing?: boolean;
-  /** Multi-head latent attention: the part of a head that rotates is a tensor of its own, of qk_rope_head_dim channels. */
-  readonly latent?: boolean;
+  /** Multi-head latent attention: the part of a head that rotates is a tensor of its own, of qk_rope_head_dim channels; their default. */
+  readonly latent?: number;
 }
 
 const gemma = { headDim: 256 };
 const gemmaLayers = { headDim: 256, layers: { full_attention: 1e6, sliding_attention: 1e4 } };
-const gemma4: ModelTraits = { ...gemmaLayers, fullRule: "proportional" };
+const gemma4: ModelTraits = { ...gemmaLayers, globalHeadDim: 512, rule: { rope_type: "proportional", partial_rotary_factor: 0.25 } };
+const gptOss = { rope_type: "yarn", factor: 32, beta_fast: 32, beta_slow: 1, truncate: false, original_max_position_embeddings: 4096 };
 const bert = { layers: { full_attention: 160000, sliding_attention: 1e4 } };
 const glm: ModelTraits = { pairing: "interleaved", partial: 0.5, headDim: 128 };
 const glmVision: ModelTraits = { pairing: "interleaved", axes: "chunked", section: [8, 12, 12] };
 const ernie: ModelTraits = { pairing: "interleaved", theta: 5e5 };
 const ernieVision: ModelTraits = { ...ernie, axes: "ernie", section: [22, 22, 20] };
-const mla: ModelTraits = { pairing: "interleaved_to_half", latent: true };
+const mla: ModelTraits = { pairing: "interleaved_to_half", latent: 64 };
 const qwenVision: ModelTraits = { theta: 1e6, axes: "chunked", section: [16, 24, 24] };
 const qwen3Vision: ModelTraits = { theta: 5e5, headDim: 128, axes: "interleaved", section: [24, 20, 20] };
 const qwen35: ModelTraits = { partial: 0.25, headDim: 256, axes: "interleaved", section: [11, 11, 10] };
@@ -46,6 +49,8 @@ const llama4: ModelTraits = { pairing: "interleaved", theta: 5e5, headDim: 128 }
 const models: Readonly<Record<string, ModelTraits>> = {
   falcon: {},
   gpt_neox_japanese: {},
+  hunyuan_v1_dense: {},
+  hunyuan_v1_moe: {},
   llama: {},
   mistral: {},
   olmo: {},
@@ -73,7 +78,7 @@ const models: Readonly<Record<string, ModelTraits>> = {
   llama4,
   llama4_text: llama4,
   blt: { pairing: "interleaved", theta: 5e5 },
-  deepseek_v2: { pairing: "interleaved", latent: true },
+  deepseek_v2: { pairing: "interleaved", latent: 64 },
   deepseek_v4: { pairing: "interleaved", headDim: 512, partial: 64 / 512, trailing: true, layers: { main: 1e4, compress: 160000 } },
   openai_privacy_filter: { pairing: "interleaved", theta: 150000, headDim: 64 },
   // Read at (2j, 2j + 1), written at (j, j + R/2).
@@ -120,7 +125,7 @@ const models: Readonly<Record<string, ModelTraits>> = {
   vaultgemma: gemma,
   glm4_moe: { partial: 0.5 },
   gpt_neox: { partial: 0.25 },
-  gpt_oss: { theta: 150000, headDim: 64 },
+  gpt_oss: { theta: 150000, headDim: 64, rule: gptOss },
   minimax_m2: { theta: 5e6, headDim: 128 },
   mixtral: { theta: 1e6 },
   nemotron: { partial: 0.5 },

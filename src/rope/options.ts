@@ -62,7 +62,10 @@ export interface CallOptions {
 
 /** Options of {@linkcode RotaryEmbedding.forwardInplace}: those of {@linkcode RotaryEmbedding.forward} without `out`. */
 export interface InplaceOptions extends PlacementOptions, CallOptions {
-  /** The length of the longest sequence, for rules that depend on it; those of this version do not. A positive integer. */
+  /**
+   * The length of the longest sequence, for rules that depend on it ("dynamic", "longrope"): it decides the frequencies of the whole call. A positive
+   * integer. Default: the largest position that the host knows + 1 (of a tensor only where it is on the CPU and no graph is recorded), else maxSeqLen.
+   */
   readonly contextLength?: number | undefined;
   /** Compared with q's S (or nnz); changes nothing. */
   readonly seqLen?: number | undefined;

@@ -4,100 +4,7 @@ import { enums } from "../native/layouts.ts";
 import type { RotaryEmbeddingOptions } from "./embedding.ts";
 import type { Rule } from "./frequencies.ts";
 import { checkPositive, checkRotaryDim } from "./options.ts";
-
-/** What all rules take. */
-export interface CommonScaling {
-  /** The base of the frequencies, where `base` is not given. */
-  readonly ropeTheta?: number | undefined;
-  /** Which part of the head dimension rotates, where `rotaryDim` is not given: R = trunc(dim * factor). */
-  readonly partialRotaryFactor?: number | undefined;
-}
-
-/** theta^(-2j/R) for pair j. */
-export interface DefaultScaling extends CommonScaling {
-  /** The rule. */
-  readonly ropeType: "default";
-}
-
-/** The default frequencies divided by `factor` (position interpolation). */
-export interface LinearScaling extends CommonScaling {
-  /** The rule. */
-  readonly ropeType: "linear";
-  /** What positions are divided by. */
-  readonly factor: number;
-}
-
-/** Llama 3.1's: long wavelengths stretched by `factor`, short ones kept, a ramp between. */
-export interface Llama3Scaling extends CommonScaling {
-  /** The rule. */
-  readonly ropeType: "llama3";
-  /** How far long wavelengths are stretched. */
-  readonly factor: number;
-  /** Wavelengths beyond the original length / lowFreqFactor are stretched. */
-  readonly lowFreqFactor: number;
-  /** Wavelengths below the original length / highFreqFactor are kept. At least lowFreqFactor; equal to it is a hard step. */
-  readonly highFreqFactor: number;
-  /** The context length the model was first trained with. Default: maxSeqLen, which is 2048 where it is not given. */
-  readonly originalMaxPositionEmbeddings?: number | undefined;
-}
-
-/** A frequency rule with Hugging Face's keys in camelCase. */
-export type RopeScaling = DefaultScaling | LinearScaling | Llama3Scaling;
-
-const ruleKeys: Record<RopeScaling["ropeType"], readonly string[]> = {
-  default: [],
-  linear: ["factor"],
-  llama3: ["factor", "lowFreqFactor", "highFreqFactor", "originalMaxPositionEmbeddings"],
-};
-
-/** The rules of this version, for messages. */
-export const supportedRules: readonly string[] = Object.keys(ruleKeys);
-
-// The rule with the options' attention factor, before its theta and dimensions are known.
-type Numbers = Pick<Rule, "kind" | "factor" | "lowFreqFactor" | "highFreqFactor" | "originalMaxPosition">;
-
-const defaultMaxSeqLen = 2048;
-
-function checkScalingKeys(operation: string, scaling: RopeScaling): void {
-  const known = ["ropeType", "ropeTheta", "partialRotaryFactor", ...ruleKeys[scaling.ropeType]];
-  for (const key in scaling) {
-    const value: unknown = scaling[key as keyof RopeScaling];
-    if (known.includes(key) || value === undefined) continue;
-    const expected = `absent, for the keys of ${quote(scaling.ropeType)} are ${known.join(", ")}`;
-    throw argumentError(operation, `scaling.${key.slice(0, 60)}`, expected, describe(value));
-  }
-}
-
-function checkScaling(operation: string, scaling: RopeScaling, maxSeqLen: number | undefined): Numbers {
-  if (typeof scaling !== "object" || scaling === null) {
-    throw argumentError(operation, "scaling", 'an object such as { ropeType: "linear", factor: 4 }', describe(scaling));
-  }
-  const type: unknown = scaling.ropeType;
-  if (typeof type !== "string" || !supportedRules.includes(type)) {
-    const snake = "rope_type" in scaling || "type" in scaling;
-    throw argumentError(
-      operation,
-      "scaling.ropeType",
-      `one of ${supportedRules.map(quote).join(", ")}, the rules of this version`,
-      describe(type),
-      snake ? "Keys are in camelCase here; RotaryEmbedding.fromConfig reads those of a config.json." : undefined,
-    );
-  }
-  checkScalingKeys(operation, scaling);
-  const plain = { kind: enums.RULE_DEFAULT, factor: 0, lowFreqFactor: 0, highFreqFactor: 0, originalMaxPosition: 0 };
-  if (scaling.ropeType === "default") return plain;
-  const factor = checkPositive(operation, "scaling.factor", scaling.factor);
-  if (scaling.ropeType === "linear") return { ...plain, kind: enums.RULE_LINEAR, factor };
-  const lowFreqFactor = checkPositive(operation, "scaling.lowFreqFactor", scaling.lowFreqFactor);
-  const highFreqFactor = checkPositive(operation, "scaling.highFreqFactor", scaling.highFreqFactor);
-  if (lowFreqFactor > highFreqFactor) {
-    throw argumentError(operation, "scaling.lowFreqFactor", `at most scaling.highFreqFactor, ${highFreqFactor}`, String(lowFreqFactor));
-  }
-  const given = scaling.originalMaxPositionEmbeddings;
-  const original = given === undefined ? maxSeqLen ?? defaultMaxSeqLen : given;
-  const originalMaxPosition = checkPositive(operation, "scaling.originalMaxPositionEmbeddings", original);
-  return { kind: enums.RULE_LLAMA3, factor, lowFreqFactor, highFreqFactor, originalMaxPosition };
-}
+import { checkScaling, type RopeScaling } from "./scaling.ts";
 
 function resolveRotaryDim(operation: string, options: RotaryEmbeddingOptions, dim: number, rotaryOffset: number): number {
   const most = dim - rotaryOffset;
@@ -107,7 +14,7 @@ function resolveRotaryDim(operation: string, options: RotaryEmbeddingOptions, di
     throw argumentError(operation, "rotaryDim", `at most ${most}, dim less rotaryOffset`, String(rotaryDim));
   }
   if (most < 2) throw argumentError(operation, "rotaryOffset", `at most ${dim - 2}, for dim is ${dim}`, String(rotaryOffset));
-  const part = options.scaling?.partialRotaryFactor;
+  const part = options.scaling?.ropeType === "proportional" ? undefined : options.scaling?.partialRotaryFactor; // that one counts pairs
   if (part === undefined) {
     if (most % 2 === 0) return most;
     throw argumentError(
@@ -143,6 +50,28 @@ function resolveAxisOfPair(operation: string, options: RotaryEmbeddingOptions, p
   return axisOfPair;
 }
 
+function isList(given: unknown): given is ArrayLike<unknown> {
+  if (typeof given !== "object" || given === null || !("length" in given)) return false;
+  return Number.isSafeInteger(given.length) && (given.length as number) >= 0;
+}
+
+/** LongRoPE's divisors as C takes them: the short ones, then the long ones. */
+function copyDivisors(operation: string, scaling: RopeScaling, pairs: number): Float64Array<ArrayBuffer> | null {
+  if (scaling.ropeType !== "longrope") return null;
+  const copy = new Float64Array(new ArrayBuffer(16 * pairs));
+  for (const [i, name] of (["shortFactor", "longFactor"] as const).entries()) {
+    const given: unknown = scaling[name];
+    if (!isList(given)) throw argumentError(operation, `scaling.${name}`, "an array of numbers", describe(given));
+    if (given.length !== pairs) {
+      throw argumentError(operation, `scaling.${name}`, `${pairs} numbers, one for each pair that rotates`, `${given.length}`);
+    }
+    for (let pair = 0; pair < pairs; ++pair) {
+      copy[i * pairs + pair] = checkPositive(operation, `scaling.${name}[${pair}]`, given[pair]);
+    }
+  }
+  return copy;
+}
+
 const mostHeads = 65536; // of rope_frequencies_create
 
 function copyFrequencies(
@@ -152,8 +81,7 @@ function copyFrequencies(
   axes: number,
   single: boolean,
 ): Float64Array<ArrayBuffer> {
-  const isList = typeof given === "object" && given !== null && Number.isSafeInteger(given.length) && given.length >= 0;
-  if (!isList) throw argumentError(operation, "frequencies", "an array of numbers", describe(given));
+  if (!isList(given)) throw argumentError(operation, "frequencies", "an array of numbers", describe(given));
   const each = single ? pairs : axes * pairs;
   const heads = given.length / each;
   if (heads !== 1 && (single || !Number.isInteger(heads) || heads < 1 || heads > mostHeads)) {
@@ -179,17 +107,29 @@ export function resolveRule(
   options: RotaryEmbeddingOptions,
   dim: number,
   rotaryOffset: number,
-  attentionFactor: number,
 ): Rule {
   const { scaling, base, frequencies } = options;
   const maxSeqLen = options.maxSeqLen === undefined ? undefined : checkInteger(operation, "maxSeqLen", options.maxSeqLen, 1);
-  const numbers = checkScaling(operation, scaling === undefined ? { ropeType: "default" } : scaling, maxSeqLen);
+  const attentionFactor = options.attentionFactor === undefined ? 0 : checkPositive(operation, "attentionFactor", options.attentionFactor);
+  const ruling: RopeScaling = scaling === undefined ? { ropeType: "default" } : scaling;
+  const numbers = checkScaling(operation, ruling, maxSeqLen);
   const ropeTheta = scaling?.ropeTheta;
   if (base !== undefined) checkPositive(operation, "base", base);
   if (ropeTheta !== undefined && checkPositive(operation, "scaling.ropeTheta", ropeTheta) !== (base ?? ropeTheta)) {
     throw argumentError(operation, "scaling.ropeTheta", `absent or equal to base, ${base}`, String(ropeTheta));
   }
+  if (ruling.ropeType === "yarn" && (base ?? ropeTheta ?? 10000) <= 1) {
+    throw argumentError(
+      operation,
+      base === undefined ? "scaling.ropeTheta" : "base",
+      'above 1 for the rule "yarn"',
+      String(base ?? ropeTheta),
+    );
+  }
   const rotaryDim = resolveRotaryDim(operation, options, dim, rotaryOffset);
+  if (ruling.ropeType === "dynamic" && rotaryDim === 2) {
+    throw argumentError(operation, "rotaryDim", 'at least 4 for the rule "dynamic"', "2", "theta grows by a power of R / (R - 2).");
+  }
   const pairs = rotaryDim / 2;
   if (options.axes !== undefined) checkInteger(operation, "axes", options.axes, 1, 16);
   const axisOfPair = resolveAxisOfPair(operation, options, pairs);
@@ -200,8 +140,8 @@ export function resolveRule(
     axes,
     heads: 0,
     theta: base ?? ropeTheta ?? 10000,
-    attentionFactor,
-    custom: null,
+    attentionFactor: attentionFactor || numbers.attentionFactor,
+    custom: copyDivisors(operation, ruling, pairs),
     axisOfPair,
   };
   if (frequencies === undefined) {

@@ -120,9 +120,9 @@ describe("demo", () => {
     ["JSON that is no object", "[1, 2]", /holds no JSON object/],
     ["no config of a language model", "{}", /num_attention_heads, .* is missing/],
     [
-      "a rule of a later version",
-      JSON.stringify({ ...small, rope_scaling: { rope_type: "yarn", factor: 4 } }),
-      /rope_scaling\.rope_type must be .*"yarn"/,
+      "a rule that is not known",
+      JSON.stringify({ ...small, rope_scaling: { rope_type: "hyperbolic", factor: 4 } }),
+      /rope_scaling\.rope_type must be .*"hyperbolic"/,
     ],
     ["heads that are none", JSON.stringify({ ...small, num_attention_heads: -1 }), /num_attention_heads.* is -1/],
     ["a dtype it does not know", JSON.stringify({ ...small, torch_dtype: "int8" }), /torch_dtype is "int8"/],

@@ -453,15 +453,16 @@ describe("the constructor", () => {
     }
   });
 
-  test.each(["dynamic", "ntk", "yarn", "longrope", "proportional", "su", "mrope"].map((rule) => [rule] as const))(
-    "the rule %s is not of this version: the error names those that are",
+  test.each(["su", "mrope", "deepseek_yarn", "axial", "Yarn", ""].map((rule) => [rule] as const))(
+    "the rule %s is not known: the error names those that are",
     (ropeType) => {
       const error = errorOf(() =>
         new RotaryEmbedding({ dim: 64, scaling: { ropeType, factor: 2 } as unknown as { ropeType: "default" } })
       ) as RopeError;
       expect(error).toBeInstanceOf(RopeArgumentError);
       expect(error.message).toBe(
-        `RotaryEmbedding: scaling.ropeType must be one of "default", "linear", "llama3", the rules of this version, got "${ropeType}".`,
+        'RotaryEmbedding: scaling.ropeType must be one of "default", "linear", "dynamic", "ntk", "yarn", "longrope", "llama3", "proportional", ' +
+          `got "${ropeType}".`,
       );
     },
   );
