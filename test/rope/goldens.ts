@@ -37,11 +37,15 @@ export interface Golden {
 /** The cases of a file, and their tensors. */
 export class Goldens {
   readonly entries: Golden[];
+  /** Of transformers, which made them. */
+  readonly version: string;
   readonly #blob: Uint8Array;
 
   constructor(name: "transformers" | "diffusers") {
     const folder = join(root, "test", "golden");
-    this.entries = (JSON.parse(readFileSync(join(folder, `${name}.json`), "utf8")) as { entries: Golden[] }).entries;
+    const stored = JSON.parse(readFileSync(join(folder, `${name}.json`), "utf8")) as { entries: Golden[]; transformers: string };
+    this.entries = stored.entries;
+    this.version = stored.transformers;
     this.#blob = new Uint8Array(readFileSync(join(folder, `${name}.bin`))); // a Buffer's slice is no copy
   }
 

@@ -512,6 +512,26 @@ describe.each(devices)("context lengths on %s", (name) => {
     expect(Math.abs((rope.frequencies[7] ?? NaN) - 1e4 ** (-7 / 8) / 4)).toBeLessThan(1e-18); // the getters: up to the original length
   });
 
+  test("cached keys are rotated again for a longer context by an embedding without attention factor", () => {
+    const longrope = {
+      ropeType: "longrope",
+      shortFactor: [1, 1, 2, 2, 3, 3, 4, 4],
+      longFactor: [1, 2, 4, 8, 16, 32, 64, 64],
+      originalMaxPositionEmbeddings: 100,
+    } as const;
+    for (const rule of [scaling, longrope]) {
+      using rope = new RotaryEmbedding({ dim, maxSeqLen: 100, scaling: rule, device });
+      using plain = new RotaryEmbedding({ dim, maxSeqLen: 100, scaling: rule, attentionFactor: 1, device });
+      using keys = randomTensor([9, 2, dim], "float32", device);
+      using cached = rope.rotate(keys, { offset: 40, contextLength: 100 });
+      plain.forwardInplace(cached, null, { offset: 40, contextLength: 100, inverse: true });
+      plain.forwardInplace(cached, null, { offset: 40, contextLength: 400 });
+      using want = rope.rotate(keys, { offset: 40, contextLength: 400 });
+      const a = cached.readBlocking() as Float32Array, b = want.readBlocking() as Float32Array;
+      a.forEach((value, i) => expect(Math.abs(value - (b[i] ?? NaN))).toBeLessThan(2e-6));
+    }
+  });
+
   test("contextLength means nothing to other rules, and is checked all the same", () => {
     using rope = new RotaryEmbedding({ dim, device });
     using x = randomTensor([2, 2, dim], "float32", device);
