@@ -90,6 +90,7 @@ function dynamicOf(rule: Node, config: Node, maxSeqLen: number | undefined): Rop
 
 function yarnOf(rule: Node, config: Node, maxSeqLen: number | undefined): YarnScaling {
   const factor = positive(rule, "factor");
+  find(rule, "max_position_embeddings"); // Ministral repeats it here
   if (factor === undefined && maxSeqLen === undefined) {
     throw missing(`${rule.path}.factor`, "max_position_embeddings would do as well.");
   }

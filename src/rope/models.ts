@@ -33,6 +33,8 @@ export interface ModelTraits {
 const gemma = { headDim: 256 };
 const gemmaLayers = { headDim: 256, layers: { full_attention: 1e6, sliding_attention: 1e4 } };
 const gemma4: ModelTraits = { ...gemmaLayers, globalHeadDim: 512, rule: { rope_type: "proportional", partial_rotary_factor: 0.25 } };
+const llama3 = { rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 8192 };
+const ministral = { rope_type: "yarn", factor: 16, mscale: 1, mscale_all_dim: 1, original_max_position_embeddings: 16384 };
 const gptOss = { rope_type: "yarn", factor: 32, beta_fast: 32, beta_slow: 1, truncate: false, original_max_position_embeddings: 4096 };
 const bert = { layers: { full_attention: 160000, sliding_attention: 1e4 } };
 const glm: ModelTraits = { pairing: "interleaved", partial: 0.5, headDim: 128 };
@@ -80,7 +82,8 @@ const models: Readonly<Record<string, ModelTraits>> = {
   blt: { pairing: "interleaved", theta: 5e5 },
   deepseek_v2: { pairing: "interleaved", latent: 64 },
   deepseek_v4: { pairing: "interleaved", headDim: 512, partial: 64 / 512, trailing: true, layers: { main: 1e4, compress: 160000 } },
-  openai_privacy_filter: { pairing: "interleaved", theta: 150000, headDim: 64 },
+  openai_privacy_filter: { pairing: "interleaved", theta: 150000, headDim: 64, rule: gptOss },
+  moonshine_streaming: { pairing: "interleaved", partial: 0.8 },
   // Read at (2j, 2j + 1), written at (j, j + R/2).
   deepseek_v3: mla,
   deepseek_v32: mla,
@@ -88,10 +91,13 @@ const models: Readonly<Record<string, ModelTraits>> = {
   glm4_moe_lite: mla,
   glm_moe_dsa: mla,
   longcat_flash: { ...mla, theta: 1e7 },
-  mistral4: mla,
+  mistral4: { ...mla, rule: { ...ministral, factor: 128, original_max_position_embeddings: 8192 } },
   youtu: mla,
   axk1: mla,
-  axk2: mla,
+  axk2: { ...mla, latent: 32 },
+  // Multi-head latent attention in halves.
+  hy_v4: { latent: 64 },
+  minicpm3: { latent: 32 },
   nanochat: { conjugate: true },
   // Layers that differ.
   gemma3: gemmaLayers,
@@ -104,12 +110,23 @@ const models: Readonly<Record<string, ModelTraits>> = {
   modernbert: bert,
   "modernbert-decoder": bert,
   olmo3: { layers: { full_attention: 5e5, sliding_attention: 5e5 } },
+  gemma4_unified_text: gemma4,
+  diffusion_gemma_text: gemma4,
+  laguna: {
+    headDim: 128,
+    layers: { full_attention: 5e5, sliding_attention: 1e4 },
+    rule: { rope_type: "default", partial_rotary_factor: 0.5 },
+  },
+  mellum: { headDim: 128, layers: { full_attention: 5e5, sliding_attention: 1e4 } },
+  mimo_v2_flash: { headDim: 192, partial: 0.334, layers: { full_attention: 5e6, sliding_attention: 1e4 } },
   // Positions on several axes.
   qwen2_vl: qwenVision,
   qwen2_vl_text: qwenVision,
   qwen2_5_vl: qwenVision,
   qwen2_5_vl_text: qwenVision,
   qwen2_5_omni_text: qwenVision,
+  qwen2_5_omni_talker: { ...qwenVision, headDim: 128 },
+  cosmos3_edge_text: { ...qwen3Vision, theta: 1e8 },
   paddleocr_vl_text: { ...qwenVision, theta: 5e5, headDim: 128 },
   qwen3_vl: qwen3Vision,
   qwen3_vl_text: qwen3Vision,
@@ -120,6 +137,25 @@ const models: Readonly<Record<string, ModelTraits>> = {
   qwen3_5_moe_text: qwen35,
   glm4v_moe_text: { partial: 0.5, axes: "chunked", section: [8, 12, 12] },
   // Defaults only.
+  afmoe: { headDim: 128 },
+  apertus: { theta: 1.2e7, rule: llama3 },
+  bamba: { partial: 0.5 },
+  bitnet: { theta: 5e5 },
+  csm: { theta: 5e5 },
+  cwm: { theta: 1e6, headDim: 128, rule: { ...llama3, factor: 16 } },
+  emu3_text_model: { theta: 1e6 },
+  evolla: { theta: 5e5 },
+  flex_olmo: { theta: 5e5 },
+  hy_v3: { theta: 11158840, headDim: 128 },
+  jina_embeddings_v3: { theta: 2e4 },
+  lfm2: { theta: 1e6 },
+  lfm2_moe: { theta: 1e6 },
+  minimax: { theta: 1e6 },
+  minimax_m3_vl_text: { theta: 5e6, headDim: 128, rotaryDim: 64 },
+  ministral3: { theta: 1e6, headDim: 128, rule: ministral },
+  mllama_text_model: { theta: 5e5 },
+  nomic_bert: { theta: 1000 },
+  seed_oss: { headDim: 128 },
   gemma,
   gemma2: gemma,
   vaultgemma: gemma,

@@ -179,6 +179,37 @@ describe("rules of a config", () => {
     }
   });
 
+  const yarn16 = { rope_type: "yarn", factor: 16, mscale: 1, mscale_all_dim: 1, original_max_position_embeddings: 16384 };
+  const llama3 = { rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 8192 };
+  const defaults: [string, number, RopeParameters, string?][] = [ // model type, R, what its class turns by where the config says nothing
+    ["apertus", 128, { ...llama3, rope_theta: 1.2e7 }],
+    ["cwm", 128, { ...llama3, factor: 16, rope_theta: 1e6 }],
+    ["gpt_oss", 64, { rope_type: "yarn", factor: 32, truncate: false, original_max_position_embeddings: 4096, rope_theta: 150000 }],
+    ["ministral3", 128, { ...yarn16, rope_theta: 1e6 }],
+    ["mistral4", 64, { ...yarn16, factor: 128, original_max_position_embeddings: 8192, rope_theta: 1e4 }],
+    ["minicpm3", 32, { rope_theta: 1e4 }],
+    ["axk2", 32, { rope_theta: 1e4 }],
+    ["mimo_v2_flash", 64, { rope_theta: 5e6 }, "full_attention"],
+    ["mimo_v2_flash", 64, { rope_theta: 1e4 }, "sliding_attention"],
+    ["laguna", 64, { rope_theta: 5e5 }, "full_attention"],
+    ["laguna", 128, { rope_theta: 1e4 }, "sliding_attention"],
+    ["mellum", 128, { rope_theta: 5e5 }, "full_attention"],
+    ["minimax_m3_vl_text", 64, { rope_theta: 5e6 }],
+    ["cosmos3_edge_text", 128, { rope_theta: 1e8 }],
+    ["bitnet", 128, { rope_theta: 5e5 }],
+    ["bamba", 64, { rope_theta: 1e4 }],
+  ];
+  test.each(defaults.map(([type, dim, rule, layer]) => [type, dim, rule, layer] as const))(
+    "%s, R %d, by default",
+    (model_type, rotaryDim, parameters, layerType) => {
+      const config = { model_type, hidden_size: 4096, num_attention_heads: 32 };
+      using rope = RotaryEmbedding.fromConfig(config, { layerType });
+      expect(rope.rotaryDim).toBe(rotaryDim);
+      expect([...rope.invFreq]).toEqual([...hfInvFreq(parameters, rotaryDim)]);
+      expect(Math.abs(rope.attentionFactor - attentionFactorOf(parameters))).toBeLessThanOrEqual(2e-16);
+    },
+  );
+
   test("M-RoPE with a rule", () => {
     const rule = { rope_type: "yarn", factor: 4, original_max_position_embeddings: 32768 };
     const config = { ...model, rope_scaling: { ...rule, mrope_section: [16, 24, 24], mrope_interleaved: false } };
