@@ -198,6 +198,11 @@ export class RotaryEmbedding {
    *   rope_scaling: { rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 8192 },
    * });
    * console.assert(rope.dim === 128);
+   *
+   * // Layers that differ: say which.
+   * const gemma = { model_type: "gemma3_text", rope_theta: 1e6, rope_local_base_freq: 1e4, rope_scaling: { rope_type: "linear", factor: 8 } };
+   * using sliding = RotaryEmbedding.fromConfig(gemma, { layerType: "sliding_attention" });
+   * console.assert(sliding.dim === 256 && sliding.frequencies[0] === 1);
    * ```
    */
   static fromConfig(config: object, options?: FromConfigOptions): RotaryEmbedding {

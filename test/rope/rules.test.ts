@@ -1,8 +1,9 @@
 // The frequency rules against plain formulas: in float64, and bit for bit in Hugging Face's float32 steps; attention factors; and which length a call
 // has, for the rules that depend on it.
 import { describe, expect, test } from "bun:test";
-import { applyRope, RopeArgumentError, type RopeError, type RopeScaling, RotaryEmbedding, Tensor } from "../../mod.ts";
+import { applyRope, RopeArgumentError, RopeDisposedError, type RopeError, type RopeScaling, RotaryEmbedding, Tensor } from "../../mod.ts";
 import { attentionFactorOf, exactFrequencies, hfInvFreq, type Lengths, type RopeParameters } from "../support/formulas.ts";
+import { usage } from "../support/usage.ts";
 import { devices, errorOf, open, randomTensor, same, uniform } from "./support.ts";
 
 const camel = (key: string): string => key.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase());
@@ -482,13 +483,32 @@ describe.each(devices)("context lengths on %s", (name) => {
   });
 
   test("many lengths in turn, none of them mixed up, and nothing left over", () => {
-    using rope = make();
+    const before = usage().handles; // it may fall by itself: finalizers of earlier tests
+    const rope = make();
     using x = randomTensor([1, 2, dim], "float32", device);
     for (let step = 0; step < 40; ++step) {
       const position = 95 + (step * 7) % 20;
       using got = rope.rotate(x, { offset: position });
       expectLength(got, x, [position], position + 1);
+      expect(usage().handles).toBeLessThanOrEqual(before + 6); // the original length and the last few
     }
+    rope.dispose();
+    expect(usage().handles).toBeLessThanOrEqual(before);
+    expect(errorOf(() => rope.rotate(x, { offset: 500 }))).toBeInstanceOf(RopeDisposedError);
+  });
+
+  test("a recording keeps the frequencies of its length", () => {
+    const rope = make();
+    using x = randomTensor([2, 2, dim], "float32", device);
+    let recorded: Tensor | null = null;
+    using graph = device.capture(() => {
+      recorded = rope.rotate(x, { offset: 700 });
+    });
+    for (let length = 200; length < 220; ++length) rope.rotate(x, { contextLength: length }).dispose();
+    rope.dispose();
+    graph.launch();
+    if (recorded === null) throw new Error("nothing was recorded");
+    expectLength(recorded, x, [700, 701], 702);
   });
 
   test("longrope: the long list beyond the original length, for all positions of the call", () => {
