@@ -56,12 +56,14 @@ inline uint64_t random_frequencies(int64_t rotary_dim, int64_t axes, int64_t hea
     args.custom = reinterpret_cast<uint64_t>(custom.data());
     args.custom_count = custom.size();
   } else {
-    args.rule = static_cast<uint32_t>(pick(ROPE_RULE_DEFAULT, ROPE_RULE_LLAMA3));
+    args.rule = one_of({ROPE_RULE_DEFAULT, ROPE_RULE_LINEAR, ROPE_RULE_LLAMA3, ROPE_RULE_YARN, ROPE_RULE_PROPORTIONAL});
     args.theta = one_of({1e4, 5e5});
     args.factor = 8;
     args.low_freq_factor = 1;
     args.high_freq_factor = 4;
     args.original_max_position = 8192;
+    args.partial = 0.25;
+    if (chance(2)) args.attention_factor = 0;  // the rule's own
   }
   return create_frequencies(args);
 }
