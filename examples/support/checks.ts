@@ -1,6 +1,6 @@
 // What the demo proves: golden vectors of Hugging Face, the float64 reference, and the law that rotary embeddings exist for.
 import { existsSync, readFileSync } from "node:fs";
-import { type DType, fromBfloat16, type RotaryEmbedding, Tensor } from "@librope/rope";
+import { type DType, type ForwardOptions, fromBfloat16, type RotaryEmbedding, Tensor } from "@librope/rope";
 import { referenceRope } from "@librope/rope/testing";
 import type { Model } from "./model.ts";
 
@@ -11,10 +11,20 @@ export interface Check {
   readonly result: string;
 }
 
+/**
+ * The context that the demo rotates in, for rules whose frequencies depend on its length: a short one, whose frequencies are `rope.frequencies`. All
+ * calls of a sequence have to agree on it.
+ */
+const contextLength = 1;
+
 /** Where tokens stand, for a call: one offset, or where a token has several positions the same one on every axis, as for text. */
-export function placement(rope: RotaryEmbedding, start: number, count: number): { offset: number } | { positions: number[] } {
-  if (rope.axes === 1) return { offset: start };
-  return { positions: onEveryAxis(rope, Array.from({ length: count }, (_, i) => start + i)) };
+export function placement(
+  rope: RotaryEmbedding,
+  start: number,
+  count: number,
+): Pick<ForwardOptions, "offset" | "positions" | "contextLength"> {
+  if (rope.axes === 1) return { offset: start, contextLength };
+  return { positions: onEveryAxis(rope, Array.from({ length: count }, (_, i) => start + i)), contextLength };
 }
 
 function onEveryAxis(rope: RotaryEmbedding, positions: readonly number[]): number[] {
@@ -78,9 +88,9 @@ export async function checkGolden(model: Model, golden: Golden): Promise<Check[]
   ];
 }
 
-async function rotated(rope: RotaryEmbedding, x: Tensor, positions: readonly number[]): Promise<Float32Array> {
+async function rotated(rope: RotaryEmbedding, x: Tensor, positions: readonly number[], length?: number): Promise<Float32Array> {
   using input = x;
-  using output = rope.rotate(input, { positions: onEveryAxis(rope, positions) });
+  using output = rope.rotate(input, { positions: onEveryAxis(rope, positions), contextLength: length });
   return await output.toFloat32();
 }
 
@@ -195,7 +205,7 @@ export async function checkRelativeLaw(rope: RotaryEmbedding): Promise<Check> {
 async function atAll(rope: RotaryEmbedding, seed: number, positions: readonly number[]): Promise<Float32Array> {
   using x = Tensor.random([1, 1, rope.dim], { seed, dtype: "float32", device: rope.device });
   using copies = Tensor.cat(positions.map(() => x), 0);
-  return await rotated(rope, copies, positions);
+  return await rotated(rope, copies, positions, contextLength);
 }
 
 function product(a: Float32Array, b: Float32Array, row: number, dim: number): number {

@@ -106,6 +106,27 @@ describe("demo", () => {
     expect(code).toBe(0);
   });
 
+  test("rules that depend on the length: the whole sequence turns as a short one", async () => {
+    const divisors = (step: number): number[] => Array.from({ length: 32 }, (_, i) => 1 + step * i);
+    for (
+      const rope_scaling of [
+        { rope_type: "dynamic", factor: 2 },
+        {
+          rope_type: "longrope",
+          short_factor: divisors(0.1),
+          long_factor: divisors(1),
+          factor: 4,
+          original_max_position_embeddings: 64,
+        },
+      ]
+    ) {
+      const config = { ...small, head_dim: 64, max_position_embeddings: 64, rope_scaling };
+      const { code, stdout } = await demo(writeConfig(JSON.stringify(config)), "config.json");
+      expect(stdout).not.toContain("FAILED");
+      expect(code).toBe(0);
+    }
+  });
+
   test("a result that is not the golden one ends with code 1", async () => {
     const folder = writeConfig(readFileSync(data("glm-4-9b-chat.json"), "utf8").replace('"rope_theta": 10000.0', '"rope_theta": 10100.0'));
     copyFileSync(data("glm-4-9b-chat.golden.json"), join(folder, "config.golden.json"));
