@@ -1,8 +1,7 @@
 // What kernels need to know to compute angles: a part of their parameters.
 #pragma once
 
-#include "../device/cuda.h"
-#include "frequencies.h"
+#include "../device/cuda_launch.h"
 #include "positions.h"
 
 namespace rope {
@@ -31,9 +30,5 @@ struct AngleParams {
   // [axes][rows][pairs]; then a bit for each pair that passes through bit for bit, if any does, uint32 [rows * pairs / 32]
   alignas(16) char inline_table[kInlineTableBytes];
 };
-
-// Fills them, and sees to it that the table is on the device. Throws where the device's numbers would not do; `counted` has the tokens.
-void set_angle_params(AngleParams* out, const Positions& positions, int64_t tokens, const char* counted, const FrequenciesRef& frequencies,
-                      bool hf, bool backward, const CudaLaunch& launch);
 
 }  // namespace rope

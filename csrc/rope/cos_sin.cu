@@ -1,4 +1,6 @@
 // rope_cos_sin on CUDA: a thread computes the cosine and the sine of one pair of one head of one token.
+#include "../core/status.h"
+#include "angle_table.h"
 #include "angles.cuh"
 #include "rotate.h"
 

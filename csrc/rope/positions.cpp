@@ -3,6 +3,8 @@
 #include <cmath>
 #include <limits>
 
+#include "../core/arguments.h"
+
 namespace rope {
 namespace {
 

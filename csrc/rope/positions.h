@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "../core/arguments.h"
+#include "../include/rope.h"
 
 namespace rope {
 

@@ -2,6 +2,8 @@
 #include <algorithm>
 
 #include "../core/dtypes.h"
+#include "../core/status.h"
+#include "angle_table.h"
 #include "positions.cuh"
 #include "rotate.h"
 #include "rotate_launch.h"

@@ -1,6 +1,7 @@
 // rope_rotate: the one place where a rotation is checked.
 #include <algorithm>
 
+#include "../core/arguments.h"
 #include "../core/dtypes.h"
 #include "../device/stream.h"
 #include "rotate.h"

@@ -14,7 +14,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "../device/cuda.h"
+#include "../device/cuda_launch.h"
 #include "nest.h"
 
 namespace rope {

@@ -2,11 +2,12 @@
 // and freed with the frequencies; graphs hold on to those that they read.
 #if defined(ROPE_HAVE_CUDA)
 
-#include "angle_params.h"
+#include "angle_table.h"
 
 #include <cstring>
 
 #include "../core/dtypes.h"
+#include "../device/cuda.h"
 
 namespace rope {
 namespace {
