@@ -44,7 +44,8 @@ export {
   type ApplyRopePosIdsInplaceOptions,
   type ApplyRopePosIdsOptions,
 } from "./src/rope/functions.ts";
-export { type CosSinOptions, RotaryEmbedding, type RotaryEmbeddingOptions } from "./src/rope/embedding.ts";
+export { type CosSinCacheOptions, type CosSinOptions, RotaryEmbedding, type RotaryEmbeddingOptions } from "./src/rope/embedding.ts";
+export { buildRopeCache, type RopeCacheOptions } from "./src/rope/cache.ts";
 export type { FromConfigOptions } from "./src/rope/config.ts";
 export type {
   Angles,

@@ -1,5 +1,5 @@
 // A rotary embedding: frequencies that stay, and what a model adds to them.
-import { argumentError, checkBoolean, checkInteger, checkOptions, describe } from "../arguments.ts";
+import { argumentError, checkBoolean, checkChoice, checkCount, checkInteger, checkOptions, describe } from "../arguments.ts";
 import { type Device, type DeviceLike, resolveDevice } from "../device/device.ts";
 import type { DeviceState } from "../device/state.ts";
 import { RopeDisposedError } from "../errors.ts";
@@ -7,7 +7,7 @@ import { Block } from "../native/block.ts";
 import { enums, layouts } from "../native/layouts.ts";
 import { denseGeometry } from "../tensor/geometry.ts";
 import { allocate, checkTensor, geometryOf, stateOf } from "../tensor/operations.ts";
-import type { Tensor } from "../tensor/tensor.ts";
+import { Tensor } from "../tensor/tensor.ts";
 import { type FromConfigOptions, optionsFromConfig } from "./config.ts";
 import { Frequencies } from "./frequencies.ts";
 import { contextLengthOf, dependsOnLength, FrequenciesByLength } from "./lengths.ts";
@@ -305,7 +305,57 @@ export class RotaryEmbedding {
     const operation = "RotaryEmbedding.cosSin";
     this.#alive(operation);
     checkCallOptions(operation, options, ["contextLength"]);
-    const given = options?.contextLength === undefined ? 1 : checkInteger(operation, "contextLength", options.contextLength, 1);
+    return this.#cosSin(operation, positions, options?.contextLength);
+  }
+
+  /**
+   * The table of a context in the layout of FlashInfer and vLLM: in each row the cosines of a position, then its sines, attention factor included.
+   *
+   * @param maxPosition The number of rows, for positions 0 .. maxPosition - 1. Default maxSeqLen.
+   * @returns [maxPosition, R], float32 unless `options.dtype` says otherwise.
+   * @throws RopeArgumentError where the embedding has several axes or frequencies per head, which no such table can hold; RopeDisposedError.
+   * @example
+   * ```ts
+   * import { RotaryEmbedding } from "@librope/rope";
+   *
+   * using rope = new RotaryEmbedding({ dim: 64, maxSeqLen: 4096 });
+   * using cache = rope.cosSinCache(128, { dtype: "bfloat16" });
+   * console.assert(cache.shape.join() === "128,64");
+   * ```
+   */
+  cosSinCache(maxPosition?: number, options?: CosSinCacheOptions): Tensor {
+    const operation = "RotaryEmbedding.cosSinCache";
+    this.#alive(operation);
+    checkCallOptions(operation, options, ["dtype", "contextLength"]);
+    const rows = maxPosition === undefined ? this.#maxSeqLen : checkCount(operation, "maxPosition", maxPosition);
+    const dtype = checkCacheDType(operation, "dtype", options?.dtype);
+    if (this.axes > 1 || this.#heads > 0) {
+      const actual = this.axes > 1 ? `one of ${this.axes} axes` : "one with frequencies per head";
+      throw argumentError(
+        operation,
+        "this",
+        "an embedding of one axis whose heads turn alike",
+        actual,
+        "cosSin has their cosines and sines.",
+      );
+    }
+    using positions = Tensor.arange(rows, { device: this.device });
+    const { cos, sin } = this.#cosSin(operation, positions, options?.contextLength);
+    try {
+      const cache = Tensor.empty([rows, this.rotaryDim], { dtype, device: this.device });
+      using left = cache.slice(1, 0, this.rotaryDim / 2);
+      using right = cache.slice(1, this.rotaryDim / 2, this.rotaryDim);
+      left.copyFrom(cos);
+      right.copyFrom(sin);
+      return cache;
+    } finally {
+      cos.dispose();
+      sin.dispose();
+    }
+  }
+
+  #cosSin(operation: string, positions: Indices, contextLength: number | undefined): { cos: Tensor; sin: Tensor } {
+    const given = contextLength === undefined ? 1 : checkInteger(operation, "contextLength", contextLength, 1);
     const frequencies = this.#byLength?.at(operation, given) ?? this.#frequencies;
     const at = resolvePositionList(operation, positions, this.axes, this.#state);
     let cos: Tensor | null = null;
@@ -437,6 +487,20 @@ export class RotaryEmbedding {
       throw argumentError(operation, "positions", `given as [${this.axes}, ...], ${several}`, "undefined");
     }
   }
+}
+
+type CacheDType = NonNullable<CosSinCacheOptions["dtype"]>;
+const cacheDTypes: readonly CacheDType[] = ["float32", "float16", "bfloat16"];
+
+/** Checks the dtype of a table; undefined reads as "float32". */
+export function checkCacheDType(operation: string, argument: string, value: unknown): CacheDType {
+  return value === undefined ? "float32" : checkChoice(operation, argument, value, cacheDTypes);
+}
+
+/** Options of {@linkcode RotaryEmbedding.cosSinCache}. */
+export interface CosSinCacheOptions extends CosSinOptions {
+  /** "float32", "float16" or "bfloat16", to which each value is rounded once. Default "float32". */
+  readonly dtype?: "float32" | "float16" | "bfloat16" | undefined;
 }
 
 /** Options of {@linkcode RotaryEmbedding.cosSin}. */
