@@ -8,6 +8,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "../device/raw.cuh"
+
 namespace rope {
 
 template <class T, int N>
@@ -15,14 +17,9 @@ struct alignas(sizeof(T) * N) Chunk {
   T at[N];
 };
 
-// What a chunk is loaded and stored as.
-template <int bytes>
-using Word =
-    std::conditional_t<bytes == 16, uint4, std::conditional_t<bytes == 8, uint2, std::conditional_t<bytes == 4, uint32_t, uint16_t>>>;
-
 template <class T, int N>
 __device__ __forceinline__ Chunk<T, N> load(const T* from) {
-  const auto word = *reinterpret_cast<const Word<sizeof(T) * N>*>(from);
+  const auto word = *reinterpret_cast<const Raw<sizeof(T) * N>*>(from);
   Chunk<T, N> chunk;
   memcpy(&chunk, &word, sizeof word);
   return chunk;
@@ -30,9 +27,9 @@ __device__ __forceinline__ Chunk<T, N> load(const T* from) {
 
 template <class T, int N>
 __device__ __forceinline__ void store(T* to, const Chunk<T, N>& chunk) {
-  Word<sizeof(T) * N> word;
+  Raw<sizeof(T) * N> word;
   memcpy(&word, &chunk, sizeof word);
-  *reinterpret_cast<Word<sizeof(T) * N>*>(to) = word;
+  *reinterpret_cast<Raw<sizeof(T) * N>*>(to) = word;
 }
 
 __device__ __forceinline__ float widen(__nv_bfloat16 x) { return __bfloat162float(x); }

@@ -6,42 +6,10 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "../device/raw.cuh"
 #include "elements.h"
 
 namespace rope {
-
-template <int kBytes>
-struct RawOf;
-template <>
-struct RawOf<1> {
-  using Type = uint8_t;
-};
-template <>
-struct RawOf<2> {
-  using Type = uint16_t;
-};
-template <>
-struct RawOf<4> {
-  using Type = uint32_t;
-};
-template <>
-struct RawOf<8> {
-  using Type = uint2;
-};
-template <>
-struct RawOf<16> {
-  using Type = uint4;
-};
-template <>
-struct RawOf<32> {
-  struct Type {
-    uint4 low;
-    uint4 high;
-  };
-};
-// What moves kBytes at once.
-template <int kBytes>
-using Raw = typename RawOf<kBytes>::Type;
 
 template <int kFlight, class Unit>
 __device__ __forceinline__ void load_raw(const char* source, const int64_t (&offset)[kFlight], const bool (&in)[kFlight],
