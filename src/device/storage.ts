@@ -133,15 +133,7 @@ export class Storage {
       view = library().view(this.address + offset, bytes);
     } catch (cause) {
       if (!(cause instanceof RangeError)) throw cause;
-      const advice = "Take the data of slices, or use read().";
-      throw new RopeArgumentError({
-        operation,
-        argument: "this tensor",
-        expected: "no larger than an ArrayBuffer can be",
-        actual: `${bytes} bytes`,
-        advice,
-        cause,
-      });
+      throw tooLarge(operation, bytes, "Take the data of slices, or use read().", cause);
     }
     (this.#views ??= []).push(view);
     return { buffer: view, byteOffset: 0 };
@@ -165,4 +157,10 @@ export class Storage {
 /** Empties an ArrayBuffer: memory of the engine's own is freed, native memory that it aliases is not. */
 function detach(view: ArrayBuffer): void {
   if (!view.detached) view.transfer(0);
+}
+
+/** The error of bytes that no ArrayBuffer holds. */
+export function tooLarge(operation: string, bytes: number, advice: string, cause: unknown): RopeArgumentError {
+  const expected = "no larger than an ArrayBuffer can be";
+  return new RopeArgumentError({ operation, argument: "this tensor", expected, actual: `${bytes} bytes`, advice, cause });
 }

@@ -181,8 +181,8 @@ export class RotaryEmbedding {
    * The embedding that a Hugging Face config.json, parsed, describes: `rope_scaling` or `rope_parameters`, top-level or in its `text_config`.
    * `model_type` decides what the keys do not say; `options` override it. A model_type that librope does not list is read by its keys alone: it
    * pairs "half" unless they say otherwise (`rotary_emb_interleaved`, `position_embedding_type: "rope_gptj"`), so give `pairing` where it does not.
-   * Where only some layers rotate (SmolLM3, Llama 4), this is the embedding of those. Keys that change the rotation in a way that this version does
-   * not have are errors.
+   * Where only some layers rotate (SmolLM3, Llama 4), this is the embedding of those. Rules and rotations that this
+   * version does not have are errors; other keys of rotary positions that nobody reads give one warning for each config.
    *
    * @throws RopeArgumentError naming the key that is wrong, missing or not known, and the layer types where the config has parameters for each.
    * @example

@@ -2,8 +2,7 @@
 import { argumentError, describe } from "../arguments.ts";
 import { resolveDevice } from "../device/device.ts";
 import type { DeviceState } from "../device/state.ts";
-import { Storage } from "../device/storage.ts";
-import { RopeArgumentError } from "../errors.ts";
+import { Storage, tooLarge } from "../device/storage.ts";
 import { library } from "../native/library.ts";
 import { access } from "./descriptors.ts";
 import { type DType, dtypes, type HostArray } from "./dtype.ts";
@@ -97,15 +96,7 @@ export function hostArray(operation: string, dtype: DType, size: number): HostAr
   try {
     return dtypes[dtype].over(new ArrayBuffer(bytes), 0, size);
   } catch (cause) {
-    const advice = "Read it in slices.";
-    throw new RopeArgumentError({
-      operation,
-      argument: "this tensor",
-      expected: "no larger than an ArrayBuffer can be",
-      actual: `${bytes} bytes`,
-      advice,
-      cause,
-    });
+    throw tooLarge(operation, bytes, "Read it in slices.", cause);
   }
 }
 
