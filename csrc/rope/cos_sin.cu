@@ -1,4 +1,9 @@
-// rope_cos_sin on CUDA: a thread computes the cosine and the sine of one pair of one head of one token.
+// rope_cos_sin on CUDA: the cosines and sines that a rotation uses, by the same functions of angles.cuh.
+// Layout: blocks of 256 threads along one dimension; thread i has element i of cos and of sin, [tokens, width], width the pairs of all heads: one
+//   pair of one head of one token. Neighbours write neighbouring floats.
+// Roles: all alike; nothing is shared. A thread reads its token's place on every axis, and its frequency from the parameters or, where they are
+//   too many, from a table in memory.
+// Protocol: padding gets 1 and 0. A token out of range is not written, and its first thread leaves the fault in the mailbox.
 #include "../core/status.h"
 #include "angle_table.h"
 #include "angles.cuh"

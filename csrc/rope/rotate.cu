@@ -110,7 +110,7 @@ void launch_rotation(const RotateParams& p, const CudaLaunch& launch) {
     fail(ROPE_ARGUMENT, "pairing",
          text("one that keeps its order where q or k is rotated in place and a head has more than %lld channels",
               static_cast<long long>(2 * block_lanes * n)),
-         text("interleavedToHalf with %lld", static_cast<long long>(2 * lanes * n)),
+         text("interleaved_to_half with %lld", static_cast<long long>(2 * lanes * n)),
          "A block of the GPU holds no such head; use an output.");
   }
   Shape s = f.heads > 0 ? Shape{1, 1, 1} : shape_for(block_lanes, heads, tokens, launch.multiprocessors);
