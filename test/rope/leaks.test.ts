@@ -33,7 +33,7 @@ describe.each(devices)("leaks on %s", (name) => {
     const before = device.memory();
     // The heap of the engine settles in the first rounds; a leak grows in every one.
     let growth = Infinity;
-    for (let round = 0; round < 5 && growth >= 16 * 2 ** 20; ++round) {
+    for (let round = 0; round < 30 && growth >= 16 * 2 ** 20; ++round) {
       const resident = residentBytes();
       run(100_000);
       await collectGarbage();
