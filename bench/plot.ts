@@ -2,9 +2,9 @@
 //   bun run bench:plot
 // deno-lint-ignore-file no-console
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
-import * as vega from "vega";
-import * as vegaLite from "vega-lite";
+import type { TopLevelSpec } from "vega-lite";
 import { inProject } from "../scripts/support/paths.ts";
+import { look, svg, titleLook } from "../scripts/support/pictures.ts";
 import { main, ScriptError } from "../scripts/support/process.ts";
 import type { Machine } from "./support/report.ts";
 import type { CudaRow } from "./support/rope_cuda.ts";
@@ -17,7 +17,7 @@ interface Results {
   readonly rows: readonly CudaRow[];
 }
 
-function specification({ machine, rows }: Results): vegaLite.TopLevelSpec {
+function specification({ machine, rows }: Results): TopLevelSpec {
   const shown = rows.filter((row) => drawn.includes(row.form));
   const copies = rows.filter((row) => row.form === drawn[0]).map((row) => ({
     form: "copy",
@@ -41,24 +41,18 @@ function specification({ machine, rows }: Results): vegaLite.TopLevelSpec {
     },
   });
   return {
-    $schema: "https://vega.github.io/schema/vega-lite/v6.json",
-    background: "white",
-    padding: 20,
+    ...look,
     title: {
       text: "A rotation beside a copy of the same bytes",
       subtitle: `${machine.device}, bfloat16, 32 query and 8 key heads of 128 channels; graph replays, data not in the L2`,
-      anchor: "start",
-      fontSize: 18,
-      subtitleFontSize: 12,
-      offset: 16,
+      ...titleLook,
     },
     data: { values: [...copies, ...shown] },
     hconcat: [
       panel("gbPerS", "GB/s read and written", { type: "log" }),
       panel("ratio", "time over the copy", { zero: false }),
     ],
-    config: { font: "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif", view: { stroke: null } },
-  } as vegaLite.TopLevelSpec;
+  } as TopLevelSpec;
 }
 
 await main(async () => {
@@ -69,10 +63,8 @@ await main(async () => {
   }
   for (const name of names) {
     const results = JSON.parse(readFileSync(`${folder}/${name}`, "utf8")) as Results;
-    const view = new vega.View(vega.parse(vegaLite.compile(specification(results)).spec), { renderer: "none" });
     const path = `${folder}/${name.replace(/\.json$/, ".svg")}`;
-    writeFileSync(path, await view.toSVG());
-    view.finalize();
+    writeFileSync(path, await svg(specification(results)));
     console.log(`wrote ${path}`);
   }
 });
