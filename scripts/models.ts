@@ -1,4 +1,4 @@
-// bun scripts/models.ts: writes docs/models.md, every golden case with how it is made and how close it comes. With --check it writes nothing and fails
+// bun run models: writes docs/models.md, every golden case with how it is made and how close it comes. With --check it writes nothing and fails
 // if the page would change.
 // deno-lint-ignore-file no-console
 import { writeFileSync } from "node:fs";
@@ -13,7 +13,7 @@ const path = "docs/models.md";
 await main(() => {
   const wanted = page(Device.open("cpu"));
   if (readIfThere(inProject(path)) === wanted) return Promise.resolve(0);
-  if (process.argv.includes("--check")) throw new ScriptError(`${path} is not what the goldens say. Run: bun scripts/models.ts`);
+  if (process.argv.includes("--check")) throw new ScriptError(`${path} is not what the goldens say. Run: bun run models`);
   writeFileSync(inProject(path), wanted);
   console.log(`wrote ${path}`);
   return Promise.resolve(0);

@@ -100,7 +100,7 @@ export function page(device: Device): string {
 
 What real models compute, and how close librope comes: ${passed} of ${all.length} cases pass, ${
     all.length - passed
-  } are excused. Made by \`bun scripts/models.ts\` on the CPU; a
+  } are excused. Made by \`bun run models\` on the CPU; a
 test fails where this page is not what it would write, so a case cannot stop passing unseen. CUDA gives the same bits.
 
 The cases are q and k of the model's own shapes at chosen positions (most up to 131 071), rotated by Hugging Face transformers ${transformers.version} in float32, and by
