@@ -6,7 +6,7 @@ import { root } from "../support/runtime.ts";
 import { excused, page, rowsOf } from "./models.ts";
 import { devices, open } from "./support.ts";
 
-test("docs/models.md is what the goldens say: otherwise run bun scripts/models.ts", () => {
+test("docs/models.md is what the goldens say: otherwise run bun run models", () => {
   expect(page(open("cpu")).split("\n")).toEqual(readFileSync(join(root, "docs", "models.md"), "utf8").split("\n"));
 });
 
