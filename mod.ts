@@ -44,18 +44,46 @@ export {
   type ApplyRopePosIdsInplaceOptions,
   type ApplyRopePosIdsOptions,
 } from "./src/rope/functions.ts";
-export { type CosSinCacheOptions, type CosSinOptions, RotaryEmbedding, type RotaryEmbeddingOptions } from "./src/rope/embedding.ts";
+export type { CosSinCacheOptions, CosSinOptions } from "./src/rope/cos_sin.ts";
+export {
+  applyRopeWithCosSinCache,
+  applyRopeWithCosSinCacheInplace,
+  type ApplyRopeWithCosSinCacheInplaceOptions,
+  type ApplyRopeWithCosSinCacheOptions,
+  type CosSinTable,
+} from "./src/rope/table.ts";
+export { RotaryEmbedding, type RotaryEmbeddingOptions } from "./src/rope/embedding.ts";
+export {
+  mlaRopeQuantizeFp8,
+  type MlaRopeQuantizeFp8Options,
+  type QuantizedRope,
+  type QuantizeFp8Options,
+  type QuantizeFp8Out,
+  ropeQuantizeFp8,
+  type RopeQuantizeFp8Options,
+} from "./src/rope/quantize.ts";
+export {
+  type ApplyRopeAppendOptions,
+  applyRopeAppendPagedKVCache,
+  type RopeQuantizeFp8AppendOptions,
+  ropeQuantizeFp8AppendPagedKVCache,
+} from "./src/rope/append.ts";
+export type { SourceOptions } from "./src/rope/source.ts";
 export { buildRopeCache, type RopeCacheOptions } from "./src/rope/cache.ts";
 export type { FromConfigOptions } from "./src/rope/config.ts";
 export type {
   Angles,
+  AppendOptions,
   CallOptions,
   ForwardOptions,
+  FusedOptions,
   Indices,
   InplaceOptions,
   Llama31Options,
+  NormOptions,
   Pairing,
   PlacementOptions,
+  QuantizeOptions,
   RopeInplaceOptions,
   RopeOptions,
   RotateOptions,
@@ -72,3 +100,8 @@ export type {
   RopeScaling,
   YarnScaling,
 } from "./src/rope/scaling.ts";
+export { appendPagedKVCache, type AppendPagedKVCacheOptions, appendPagedMLAKVCache } from "./src/kv/append.ts";
+export { type CacheLayout, PagedKVCache, type PagedKVCacheOptions, PagedMLACache, type PagedMLACacheOptions } from "./src/kv/cache.ts";
+export { type PageTable, type ShiftOptions, shiftPagedKVCache } from "./src/kv/shift.ts";
+export { getBatchIndicesPositions, getSeqLens } from "./src/kv/tables.ts";
+export type { AppendTarget, PageTarget, SlotTarget } from "./src/kv/target.ts";

@@ -95,16 +95,20 @@ export class RopeDeviceError extends RopeError {
 
 /** The first index in the data that was out of range, and where it stood. */
 export interface Fault {
-  /** What was out of range: "position" or "indptr". */
+  /**
+   * What was out of range: "position", or "row" of one that has none in a table of cosines and sines; "indptr" (of tokens). Of paged caches: "request", a
+   * batch index; "place" of a token in its request; "page", a page id; "slot"; "pages", an indptr of pages; "shared", a page that stands in a
+   * table twice; "length" of a last page or of a sequence.
+   */
   readonly code: string;
   /**
    * The operation that met it: the public name of the call; in a graph and on CUDA, where it is not known any more, that of the C library without
    * its prefix: "rotate", "cosSin".
    */
   readonly operation: string;
-  /** The batch row or request. */
+  /** The batch row or request; of a slot 0. */
   readonly request: number;
-  /** The token, or the entry of indptr. */
+  /** The token, or the entry of an indptr or of page ids. */
   readonly index: number;
   /** What stood there. A float position beyond +-2^63, an infinite one too, reads as 2^63 or -(2^63). */
   readonly value: number;

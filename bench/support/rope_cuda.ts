@@ -1,10 +1,7 @@
 // bench/rope.ts on a GPU: the time of a rotation over that of a device-to-device copy of the same bytes.
-//
-// Both are recorded once for each of many buffers, together larger than twice any GPU's L2, so that each node finds its rows in memory; the two graphs
-// are launched in turn and timed by events. A rotation's time is its graph's over its nodes: what a model's layers cost in a row. `after a copy` has a
-// copy ahead of each rotation, whose own time is taken off: what a rotation costs between other work, which cannot start it early.
-import { type Angles, type Device, type DType, type Graph, type Pairing, RotaryEmbedding, Tensor } from "../../mod.ts";
-import { quantile } from "./report.ts";
+// `after a copy` has a copy ahead of each rotation, whose own time is taken off: what a rotation costs between other work, which cannot start it early.
+import { type Angles, type Device, type DType, type Pairing, RotaryEmbedding, Tensor } from "../../mod.ts";
+import { buffersFor, type CudaTiming, measure } from "./cuda_timing.ts";
 
 /** What is rotated. Out of place, positions by ids, all channels, q and k contiguous where nothing is said. */
 interface Form {
@@ -50,27 +47,11 @@ export const formNames: readonly string[] = forms.map((form) => form.name);
 export const tokenCounts: readonly number[] = [1, 8, 64, 256, 1024, 2048, 8192, 32768, 131072];
 
 /** A form at a number of tokens. */
-export interface CudaRow {
+export interface CudaRow extends CudaTiming {
   readonly form: string;
   readonly tokens: number;
-  /** Microseconds of a rotation, and of a copy: medians, and between which values nine of ten lie. */
-  readonly us: number;
-  readonly p05Us: number;
-  readonly p95Us: number;
-  readonly copyUs: number;
-  /** us / copyUs. */
-  readonly ratio: number;
-  /** Bytes read and written by the rotation, and by the copy, as GB/s. */
-  readonly gbPerS: number;
-  readonly copyGbPerS: number;
-  readonly bytes: number;
-  readonly buffers: number;
-  readonly nodes: number;
 }
 
-/** Bytes of q and k over all buffers, at least: beyond twice the L2 of an H100 or H200 (50 MB), of a B200 (126 MB) when out of place. */
-const footprint = 128 * 2 ** 20;
-const shortestGraphUs = 1000;
 const llama3 = { ropeType: "llama3", factor: 8, lowFreqFactor: 1, highFreqFactor: 4, originalMaxPositionEmbeddings: 8192 } as const;
 
 /** Measures a form at a number of tokens; undefined where it does not fit the GPU's memory. */
@@ -83,9 +64,8 @@ export async function measureCuda(device: Device, name: string, tokens: number, 
   const bytes = 2 * rows * size;
   const sourceRows = form.packed === true ? tokens * (hq + 2 * hk) * dim : rows;
   const align = (elements: number): number => Math.ceil(elements / 128) * 128;
-  const buffers = Math.max(2, Math.ceil(footprint / (rows * size)));
+  const buffers = buffersFor(rows * size);
   if (buffers * (align(rows) + align(sourceRows)) * size > 0.9 * device.info.memoryBytes) return undefined;
-  const nodes = Math.max(buffers, Math.ceil(shortestGraphUs / (1 + bytes / 4e6)));
 
   using sources = Tensor.random([buffers, align(sourceRows)], { dtype, device });
   using targets = Tensor.zeros([buffers, align(rows)], { dtype, device });
@@ -124,41 +104,6 @@ export async function measureCuda(device: Device, name: string, tokens: number, 
     if (form.inplace === true) rope.forwardInplace(q, k, where);
     else rope.forward(q, k, { ...where, out: qk(targets) });
   };
-  const record = (node: (r: number) => void): Graph =>
-    device.capture(() => {
-      for (let i = 0; i < nodes; ++i) node(i % buffers);
-    });
-  using copies = record(copy);
-  using rotations = record((r) => {
-    if (form.alone === true) copy((r + (buffers >> 1)) % buffers);
-    rotate(r);
-  });
-  const times: { copies: number[]; rotations: number[] } = { copies: [], rotations: [] };
-  for (let round = -2; round < rounds; ++round) {
-    const copyUs = await timed(device, copies) / nodes, us = await timed(device, rotations) / nodes;
-    if (round < 0) continue; // warm up
-    times.copies.push(copyUs);
-    times.rotations.push(form.alone === true ? us - copyUs : us);
-  }
-  const us = quantile(times.rotations, 0.5), copyUs = quantile(times.copies, 0.5);
-  return {
-    ...{
-      form: name,
-      tokens,
-      us,
-      p05Us: quantile(times.rotations, 0.05),
-      p95Us: quantile(times.rotations, 0.95),
-      copyUs,
-      ratio: us / copyUs,
-    },
-    ...{ gbPerS: bytes / us / 1e3, copyGbPerS: bytes / copyUs / 1e3, bytes, buffers, nodes },
-  };
-}
-
-// Microseconds of a graph.
-async function timed(device: Device, graph: Graph): Promise<number> {
-  using start = device.stream.record();
-  graph.launch();
-  using end = device.stream.record();
-  return await end.elapsedMs(start) * 1000;
+  const timing = await measure(device, { bytes, buffers, copy, work: rotate, afterCopy: form.alone === true }, rounds);
+  return { form: name, tokens, ...timing };
 }

@@ -45,6 +45,9 @@ const char* name_of(uint32_t operation) {
   switch (static_cast<CudaOperation>(operation)) {
     case CudaOperation::rotate: return "rope_rotate";
     case CudaOperation::cos_sin: return "rope_cos_sin";
+    case CudaOperation::shift: return "rope_shift";
+    case CudaOperation::seq_lens: return "rope_seq_lens";
+    case CudaOperation::batch_indices: return "rope_batch_indices";
     default: return "";
   }
 }

@@ -1,4 +1,4 @@
-// PTX, one short function per instruction, named after it.
+// PTX, one short function per instruction, named after it. Where kernels are compiled for the host they do nothing.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -20,12 +20,18 @@ __device__ __forceinline__ void griddepcontrol_launch_dependents() {
 }
 
 // Brings a line into the L2, where all kernels see the same bytes: harmless even while another kernel writes there.
-__device__ __forceinline__ void prefetch_global_l2(const void* address) { asm volatile("prefetch.global.L2 [%0];" ::"l"(address)); }
+__device__ __forceinline__ void prefetch_global_l2([[maybe_unused]] const void* address) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+#endif
+}
 
 // No instruction: the pointer is computed here and kept, not computed again after a wait.
 template <class T>
-__device__ __forceinline__ void keep(T*& pointer) {
+__device__ __forceinline__ void keep([[maybe_unused]] T*& pointer) {
+#if defined(__CUDA_ARCH__)
   asm volatile("" : "+l"(pointer));
+#endif
 }
 
 }  // namespace rope::ptx

@@ -64,7 +64,15 @@ typedef enum rope_device_kind { ROPE_CPU = 0, ROPE_CUDA = 1 } rope_device_kind;
 typedef enum rope_fault_code {
   ROPE_FAULT_NONE = 0,
   ROPE_FAULT_POSITION = 1, /* a position beyond +-limit, or an infinite one */
-  ROPE_FAULT_INDPTR = 2    /* indptr decreases, is negative or exceeds the number of tokens, its limit */
+  ROPE_FAULT_INDPTR = 2,   /* indptr decreases, is negative or exceeds the number of tokens, its limit */
+  ROPE_FAULT_ROW = 3,      /* a position without a row in the table of cosines and sines, whose rows are the limit */
+  ROPE_FAULT_REQUEST = 4,  /* a batch index that is no request, of which there are limit */
+  ROPE_FAULT_PLACE = 5,    /* a place in a request that is negative or beyond its pages, which have limit places */
+  ROPE_FAULT_PAGE = 6,     /* a page id that is no page of the cache, which has limit */
+  ROPE_FAULT_SLOT = 7,     /* a slot that is none of the cache, which has limit */
+  ROPE_FAULT_PAGES = 8,    /* an indptr of pages that decreases, is negative or exceeds the number of page ids, its limit */
+  ROPE_FAULT_SHARED = 9,   /* a page, value, that stands in the table more than once */
+  ROPE_FAULT_LENGTH = 10   /* a length of a last page, or of a sequence, that is negative or beyond limit */
 } rope_fault_code;
 
 /* The first index that was out of range, and where it stood. */
@@ -72,7 +80,7 @@ typedef struct rope_fault {
   uint32_t code; /* rope_fault_code */
   uint32_t reserved;
   int64_t request; /* batch row or request */
-  int64_t index;   /* token, or entry of indptr */
+  int64_t index;   /* token, or entry of indptr or of a page table */
   int64_t value;   /* what stood there (an infinite position: the largest int64 of its sign) */
   int64_t limit;   /* what it was compared with */
 } rope_fault;
@@ -406,9 +414,18 @@ typedef enum rope_angles {
 } rope_angles;
 
 typedef enum rope_rotate_flags {
-  ROPE_INVERSE = 1,  /* the transposed map: angles negated, interleaved_to_half undone */
-  ROPE_CONJUGATE = 2 /* sin negated, nothing else */
+  ROPE_INVERSE = 1,   /* the transposed map: angles negated, interleaved_to_half undone */
+  ROPE_CONJUGATE = 2, /* sin negated, nothing else */
+  ROPE_STILL = 4      /* nothing turns: neither frequencies nor a table, nor where tokens stand, is given */
 } rope_rotate_flags;
+
+/* RMS-norm of the heads of q or k: x / sqrt(mean(x^2) + eps) * weight, computed in float32 (of float64 tensors in float64). */
+typedef enum rope_norm_flags {
+  ROPE_NORM = 1,            /* there is one */
+  ROPE_NORM_AFTER = 2,      /* after the rotation; else before it */
+  ROPE_NORM_WIDTH = 4,      /* over all heads of a token together; else over each */
+  ROPE_NORM_UNIT_OFFSET = 8 /* times 1 + weight (Gemma) */
+} rope_norm_flags;
 
 typedef struct rope_rotate_args {
   uint32_t size;
@@ -427,9 +444,41 @@ typedef struct rope_rotate_args {
   int64_t rotary_offset;     /* the slice [rotary_offset, rotary_offset + R) of each head turns, the rest passes through */
   uint8_t pairing;
   uint8_t angles;
-  uint8_t reserved[6];
+  uint8_t q_norm; /* rope_norm_flags */
+  uint8_t k_norm;
+  uint8_t reserved[4];
+
+  /* What else is done on the way: all of it in one kernel. A caller whose block ends here rotates only. */
+  rope_tensor_ref cos;      /* a table in place of frequencies, float32, float16 or bfloat16, a row for each position (integers, from 0 on):
+                               [max, R/2], or with a value for each channel as it is written [max, R]; last stride 1 */
+  rope_tensor_ref sin;      /* the same; absent: cos is [max, R], a row's cosines and then its sines */
+  int64_t rotary_dim;       /* R of a table. 0: twice the width of cos, without sin that width */
+  int64_t prefix;           /* leading tokens of each batch row or request that do not turn */
+  rope_tensor_ref q_weight; /* of q_norm: float32 or as q, [D], over the width [Hq * D]; may be absent */
+  rope_tensor_ref k_weight;
+  double q_eps; /* of q_norm, >= 0 */
+  double k_eps;
+  rope_tensor_ref q_scale; /* float32 [nnz], [B, S] or [S]: multiplies whole rows of q, at the end */
+  /* Further rows that do not turn, shaped as q and k but for their last dimension. */
+  rope_tensor_ref v; /* heads as k's */
+  rope_tensor_ref v_out;
+  rope_tensor_ref q_rest; /* more channels of q's heads ("nope") */
+  rope_tensor_ref q_rest_out;
+  rope_tensor_ref k_rest; /* more channels of k's heads, or of MLA's one */
+  rope_tensor_ref k_rest_out;
+  double q_factor; /* of q_out and q_rest_out: they are float8, x * factor, saturated. 0: they are of q's dtype */
+  double k_factor; /* of k_out and k_rest_out. 0: of k's dtype, of a float8 cache 1 */
+  double v_factor;
+  /* Pages: with slots, or with the four after it, k_out, k_rest_out and v_out are caches [pages, page_size, H, D], last stride 1, and
+     token t goes to a place of its own. Tokens whose position is padding are not stored. */
+  rope_tensor_ref slots;         /* int32 or int64 [nnz]: page * page_size + place in it; -1: not stored */
+  rope_tensor_ref page_indptr;   /* int32 or int64 [requests + 1]: request b has the pages indices[page_indptr[b]] .. */
+  rope_tensor_ref page_indices;  /* int32 or int64: page ids */
+  rope_tensor_ref batch_indices; /* int32 or int64 [nnz]: the request of each token; -1: not stored */
+  rope_tensor_ref places;        /* int32 or int64 [nnz]: where in its request the token stands */
 } rope_rotate_args;
-/* q_out, k_out = q, k rotated. */
+/* q_out, k_out = q, k rotated. A cache may be float16, bfloat16, float32 or float8, whatever the inputs are; float64 stays float64. q or k may
+ * be absent, not both. */
 ROPE_API int32_t rope_rotate(const rope_rotate_args* args, rope_error* error);
 
 typedef struct rope_cos_sin_args {
@@ -445,6 +494,52 @@ typedef struct rope_cos_sin_args {
 } rope_cos_sin_args;
 /* The cosines and sines the rotation uses, attention factor included; of padding 1 and 0. */
 ROPE_API int32_t rope_cos_sin(const rope_cos_sin_args* args, rope_error* error);
+
+/* ---- paged caches ----------------------------------------------------------------------------------------------------------- */
+
+typedef struct rope_shift_args {
+  uint32_t size;
+  uint32_t flags; /* ROPE_CONJUGATE */
+  uint64_t stream;
+  uint64_t frequencies;
+  rope_tensor_ref cache;         /* keys, [pages, page_size, Hk, D], last stride 1 */
+  rope_tensor_ref page_indptr;   /* int32 or int64 [requests + 1] */
+  rope_tensor_ref page_indices;  /* int32 or int64: page ids */
+  rope_tensor_ref last_page_len; /* int32 or int64 [requests]: 1 to page_size, 0 where a request has no pages */
+  rope_tensor_ref deltas;        /* int32 or int64 [requests], in place of delta */
+  rope_tensor_ref owners;        /* int32 [pages]: scratch, overwritten */
+  int64_t delta;
+  int64_t rotary_offset;
+  uint8_t pairing; /* interleaved_to_half: cached keys are in halves */
+  uint8_t angles;
+  uint8_t reserved[6];
+} rope_shift_args;
+/* Cached keys turned on by delta positions; the attention factor is not applied again. A page that stands in the table twice is a fault and is
+ * left as it is. */
+ROPE_API int32_t rope_shift(const rope_shift_args* args, rope_error* error);
+
+typedef struct rope_seq_lens_args {
+  uint32_t size;
+  uint32_t reserved;
+  uint64_t stream;
+  rope_tensor_ref page_indptr;   /* int32 or int64 [requests + 1] */
+  rope_tensor_ref last_page_len; /* int32 or int64 [requests] */
+  rope_tensor_ref seq_lens;      /* int32 [requests], written */
+  int64_t page_size;
+} rope_seq_lens_args;
+/* seq_lens = (pages - 1) * page_size + last_page_len, 0 without pages. */
+ROPE_API int32_t rope_seq_lens(const rope_seq_lens_args* args, rope_error* error);
+
+typedef struct rope_batch_indices_args {
+  uint32_t size;
+  uint32_t reserved;
+  uint64_t stream;
+  rope_tensor_ref indptr;        /* int32 or int64 [requests + 1], of the tokens that are appended */
+  rope_tensor_ref seq_lens;      /* int32 or int64 [requests], after the append */
+  rope_tensor_ref batch_indices; /* int32 [nnz], written: the request of each token, -1 beyond the last */
+  rope_tensor_ref places;        /* int32 [nnz], written: where in its request it stands, -1 beyond the last */
+} rope_batch_indices_args;
+ROPE_API int32_t rope_batch_indices(const rope_batch_indices_args* args, rope_error* error);
 
 #ifdef __cplusplus
 }

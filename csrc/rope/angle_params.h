@@ -15,7 +15,7 @@ constexpr int64_t kMaxTokens = int64_t{1} << 31, kMaxFrequencies = int64_t{1} <<
 // positions, all pairs turn, all heads alike, and strides from head to head below 2^32 bytes.
 enum class Where { ids, derived, any };
 
-struct AngleParams {
+struct AngleNumbers {
   Positions positions;
   bool hf;
   bool fractional;  // float positions
@@ -26,9 +26,15 @@ struct AngleParams {
   double cos_factor_double, sin_factor_double;  // for float64 tensors
   CudaMailbox* mailbox;
   const char* table;  // null: inline_table
+};
+
+// With the table of frequencies where it is small.
+template <size_t kBytes>
+struct AngleParamsOf : AngleNumbers {
   // uint64 turns [axes][rows][pairs], or for hf the float32 inv_freq in the low half; for fractional exact angles then double turns
   // [axes][rows][pairs]; then a bit for each pair that passes through bit for bit, if any does, uint32 [rows * pairs / 32]
-  alignas(16) char inline_table[kInlineTableBytes];
+  alignas(16) char inline_table[kBytes];
 };
+using AngleParams = AngleParamsOf<kInlineTableBytes>;
 
 }  // namespace rope

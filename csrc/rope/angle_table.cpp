@@ -87,8 +87,8 @@ std::shared_ptr<const void> table_on_device(const Frequencies& f, const Parts& p
 
 }  // namespace
 
-void set_angle_params(AngleParams* out, const Positions& positions, int64_t tokens, const char* counted, const FrequenciesRef& frequencies,
-                      bool hf, bool backward, const CudaLaunch& launch) {
+void set_angle_params(AngleNumbers* out, char* inline_table, size_t inline_bytes, const Positions& positions, int64_t tokens,
+                      const char* counted, const FrequenciesRef& frequencies, bool hf, bool backward, const CudaLaunch& launch) {
   const Frequencies& f = *frequencies;
   if (tokens > kMaxTokens) {
     fail(ROPE_ARGUMENT, counted, text("at most 2^31 tokens on CUDA"), text("%lld", static_cast<long long>(tokens)),
@@ -110,7 +110,7 @@ void set_angle_params(AngleParams* out, const Positions& positions, int64_t toke
   out->sin_factor = static_cast<float>(out->sin_factor_double);
   out->mailbox = launch.mailbox;
   out->table = nullptr;
-  if (parts.bytes() <= kInlineTableBytes) return write_table(f, parts, hf, out->inline_table);
+  if (parts.bytes() <= inline_bytes) return write_table(f, parts, hf, inline_table);
   const std::shared_ptr<const void> table = table_on_device(f, parts, hf, launch.device);
   out->table = static_cast<const char*>(table.get());
   keep_with_graph(launch, table);

@@ -9,7 +9,8 @@
 
 namespace rope {
 
-__device__ __forceinline__ const uint64_t* table_of(const AngleParams& p) {
+template <size_t kBytes>
+__device__ __forceinline__ const uint64_t* table_of(const AngleParamsOf<kBytes>& p) {
   return reinterpret_cast<const uint64_t*>(p.table != nullptr ? p.table : p.inline_table);
 }
 
@@ -33,8 +34,8 @@ __device__ __forceinline__ void cos_sin_of_radians(float radians, double* cos, d
   sincos(static_cast<double>(radians), sin, cos);
 }
 
-__device__ __forceinline__ void apply_factors(const AngleParams& p, float* cos, float* sin) { *cos *= p.cos_factor, *sin *= p.sin_factor; }
-__device__ __forceinline__ void apply_factors(const AngleParams& p, double* cos, double* sin) {
+__device__ __forceinline__ void apply_factors(const AngleNumbers& p, float* cos, float* sin) { *cos *= p.cos_factor, *sin *= p.sin_factor; }
+__device__ __forceinline__ void apply_factors(const AngleNumbers& p, double* cos, double* sin) {
   *cos *= p.cos_factor_double, *sin *= p.sin_factor_double;
 }
 
@@ -42,7 +43,7 @@ __device__ __forceinline__ float inv_freq_of(uint64_t entry) { return __uint_as_
 
 // cos and sin of one pair, factors and direction included, from its entry of the table for axis 0 and the token's place there.
 template <Where where, class Real>
-__device__ __forceinline__ void cos_sin_of_pair(const AngleParams& p, const uint64_t* table, Token* t, Place place, int index,
+__device__ __forceinline__ void cos_sin_of_pair(const AngleNumbers& p, const uint64_t* table, Token* t, Place place, int index,
                                                 uint64_t entry, Real* cos, Real* sin) {
   float radians = place.rounded * inv_freq_of(entry);
   uint64_t turns = entry * static_cast<uint64_t>(place.whole);

@@ -65,8 +65,7 @@ void cos_sin_cuda(const CosSinParams& p, const CudaLaunch& launch) {
     fail(ROPE_ARGUMENT, "positions", text("such that cos has at most %lld elements on CUDA", static_cast<long long>(kBlock) * INT32_MAX),
          text("%lld", static_cast<long long>(k.count)));
   }
-  cos_sin_kernel<<<static_cast<unsigned>(blocks), kBlock, 0, launch.stream>>>(k);
-  cuda_check(cudaGetLastError(), "cos_sin_kernel");
+  launch_kernel("cos_sin_kernel", cos_sin_kernel, {static_cast<unsigned>(blocks), kBlock}, launch, k);
 }
 
 }  // namespace rope

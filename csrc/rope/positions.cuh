@@ -144,6 +144,16 @@ __device__ __forceinline__ Verdict read_place(const Positions& p, int axes, cons
   return out_of_range(out->whole) ? kSkip : kRotate;
 }
 
+// Where indptr is out of order: the token's place in its first sound request.
+__device__ __forceinline__ Verdict read_sound_place(const Positions& positions, int64_t tokens, Token* t, Place* out) {
+  t->request = find_sound_request(positions.indptr, tokens, t->token);
+  if (t->request < 0) return kSkip;
+  const int64_t start = positions.offsets.data != nullptr ? load_index(positions.offsets, t->request) : positions.offset;
+  out->whole = saturated_sum(start, t->token - load_index(positions.indptr, t->request));
+  out->rounded = static_cast<float>(out->whole);
+  return out_of_range(out->whole) ? kSkip : kRotate;
+}
+
 __device__ __noinline__ static void report_position(const Positions& p, int axes, Token t, CudaOperation operation, CudaMailbox* mailbox) {
   int64_t value = 0;
   for (int axis = 0; axis < axes; ++axis) {

@@ -123,18 +123,12 @@ void launch_rotation(const RotateParams& p, const CudaLaunch& launch) {
                       ? UINT32_MAX
                       : static_cast<uint32_t>(std::max<int64_t>(1, 1024 * launch.multiprocessors / (grid_y * grid_z * threads)));
 
-  // Only Hopper's code has the instruction that waits for the kernel ahead: what is compiled from portable code must not start early.
-  cudaLaunchAttribute attribute{};
-  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(grid_x), static_cast<unsigned>(grid_y), static_cast<unsigned>(grid_z));
-  config.blockDim = dim3(static_cast<unsigned>(block_lanes), static_cast<unsigned>(s.heads), static_cast<unsigned>(s.tokens));
-  config.dynamicSmemBytes = static_cast<size_t>(2 * block_lanes * n * s.tokens) * (p.dtype == ROPE_FLOAT64 ? 8 : 4);
-  config.stream = launch.stream;
-  config.attrs = &attribute;
-  config.numAttrs = launch.capability == 90 ? 1 : 0;
-  cuda_check(cudaLaunchKernelEx(&config, kernel_for(p.dtype, {wide, where, s.rows, in, out}), k), "rotate_kernel");
+  KernelShape shape;
+  shape.grid = dim3(static_cast<unsigned>(grid_x), static_cast<unsigned>(grid_y), static_cast<unsigned>(grid_z));
+  shape.block = dim3(static_cast<unsigned>(block_lanes), static_cast<unsigned>(s.heads), static_cast<unsigned>(s.tokens));
+  shape.shared = static_cast<size_t>(2 * block_lanes * n * s.tokens) * (p.dtype == ROPE_FLOAT64 ? 8 : 4);
+  shape.early = true;
+  launch_kernel("rotate_kernel", kernel_for(p.dtype, {wide, where, s.rows, in, out}), shape, launch, k);
 }
 
 }  // namespace
@@ -142,8 +136,7 @@ void launch_rotation(const RotateParams& p, const CudaLaunch& launch) {
 void rotate_cuda(const RotateParams& p, const CudaLaunch& launch) {
   if (p.q.heads + p.k.heads == 0 || p.grid.batch == 0 || p.grid.tokens == 0) {
     if (p.positions.indptr.data == nullptr) return;
-    check_indptr_kernel<<<1, 1, 0, launch.stream>>>(p.positions.indptr, p.grid.tokens, launch.mailbox);
-    return cuda_check(cudaGetLastError(), "check_indptr_kernel");
+    return launch_kernel("check_indptr_kernel", check_indptr_kernel, {1, 1}, launch, p.positions.indptr, p.grid.tokens, launch.mailbox);
   }
   if (p.frequencies->heads == 0 || p.q.heads == 0 || p.k.heads == 0) return launch_rotation(p, launch);
   // With frequencies for each head a block has one head, of q or of k. A fault is met by both and reported by the first.

@@ -1,29 +1,55 @@
-// rope_rotate: the one place where a rotation is checked.
-#include <algorithm>
+// rope_rotate: the one place where the pipeline is checked. What only rotates q and k goes the short way, rotate.h, all else pipeline.h.
+#include <cmath>
 
 #include "../core/arguments.h"
 #include "../core/dtypes.h"
 #include "../device/stream.h"
+#include "pipeline.h"
 #include "rotate.h"
 
 namespace rope {
 namespace {
 
 struct View {
-  int64_t batch, tokens, heads, head_dim;
+  int64_t batch, tokens, heads, width;
   int64_t stride_batch, stride_token, stride_head;
 };
 
-// The four forms of q and k as [batch, tokens, heads, head_dim].
-View view_of(const Tensor& t, int64_t head_dim, const char* argument) {
-  if (t.rank < 2 || t.rank > 4) fail(ROPE_ARGUMENT, argument, text("[B, S, H, D], [nnz, H, D] or [nnz, H * D]"), shape_text(t));
+struct Side {
+  const char* name = "";
+  const char* written = "";  // the argument that is written: q_out, or q where it is rotated in place
+  Tensor in, out;
+  View view{};
+};
+
+// What a call is made of, while it is checked.
+struct Call {
+  const rope_rotate_args& a;
+  PipelineParams p;
+  Side sides[kParts];
+  const Side* first = nullptr;  // q, or k: the others are shaped like it
+
+  bool has(int part) const { return sides[part].in.data != nullptr || sides[part].in.rank > 0; }
+};
+
+void require_last_stride(const Tensor& t, const char* argument) {
   const int last = t.rank - 1;
   if (t.shape[last] > 1 && t.stride[last] != 1) {
     fail(ROPE_ARGUMENT, argument, text("contiguous in its last dimension"),
          text("a last stride of %lld", static_cast<long long>(t.stride[last])), "Use contiguous().");
   }
+}
+
+// The four forms of q and k as [batch, tokens, heads, width]. Of rank 2 they are [nnz, H * D]: head_dim says what D is, or heads what H is.
+View view_of(const Tensor& t, int64_t head_dim, int64_t heads, const char* argument) {
+  if (t.rank < 2 || t.rank > 4) fail(ROPE_ARGUMENT, argument, text("[B, S, H, D], [nnz, H, D] or [nnz, H * D]"), shape_text(t));
+  const int last = t.rank - 1;
+  require_last_stride(t, argument);
   if (t.rank == 2) {
-    require(head_dim > 0, "head_dim", "given for a q of rank 2", "none", "[nnz, H * D] does not say what D is.");
+    if (heads > 0) head_dim = t.shape[1] % heads == 0 ? t.shape[1] / heads : -1;
+    if (head_dim < 0) fail(ROPE_ARGUMENT, argument, text("[nnz, %lld * D]", static_cast<long long>(heads)), shape_text(t));
+    if (heads > 0 && head_dim == 0) return {1, t.shape[0], heads, 0, 0, t.stride[0], 0};
+    require(head_dim > 0, "head_dim", text("given for a %s of rank 2", argument).bytes, "none", "[nnz, H * D] does not say what D is.");
     if (t.shape[1] % head_dim != 0) {
       fail(ROPE_ARGUMENT, argument, text("[nnz, H * %lld]", static_cast<long long>(head_dim)), shape_text(t));
     }
@@ -37,160 +63,431 @@ View view_of(const Tensor& t, int64_t head_dim, const char* argument) {
   return {t.shape[0], t.shape[1], t.shape[2], t.shape[3], t.stride[0], t.stride[1], t.stride[2]};
 }
 
-struct Side {
-  const char* written;  // the argument that is written: q_out, or q where it is rotated in place
-  Tensor in, out;
-  RotateTensor params;
-  View view;
-};
+bool is_float8(int dtype) { return dtype == ROPE_FLOAT8_E4M3FN || dtype == ROPE_FLOAT8_E5M2; }
 
-Side check_side(const rope_tensor_ref& in, const rope_tensor_ref& out, const char* in_name, const char* out_name, int64_t head_dim) {
-  Side side;
-  side.in = resolve(in, in_name);
+// ---- tensors in and out ----------------------------------------------------------------------------------------------------------------
+
+// The result is a tensor shaped as the input, of its dtype or, where a factor is given, float8.
+void check_tensor_output(Side& side, Part& part, const char* out_name, int64_t head_dim, int64_t heads, double factor) {
+  const Tensor &in = side.in, &out = side.out;
+  if (factor != 0 ? !is_float8(out.dtype) : out.dtype != in.dtype) {
+    fail(ROPE_ARGUMENT, out_name,
+         factor != 0 ? text("float8 where a factor is given") : text("%s like %s", dtype_name(in.dtype), side.name),
+         text("%s", dtype_name(out.dtype)));
+  }
+  require_device(out, out_name, in.device, side.name);
+  if (!same_shape(in, out)) fail(ROPE_ARGUMENT, out_name, text("of shape %s like %s", shape_text(in).bytes, side.name), shape_text(out));
+  const View to = view_of(out, head_dim, heads, out_name);
+  part.out_batch = to.stride_batch;
+  part.out_token = to.stride_token;
+  part.out_head = to.stride_head;
+  part.in_place = out.dtype == in.dtype && same_place(in, out);
+}
+
+// The result is a cache, [pages, page_size, H, D].
+void check_cache_output(Call& c, Side& side, Part& part, const char* out_name) {
+  const Tensor& out = side.out;
+  if (side.in.dtype == ROPE_FLOAT64) require_dtype(side.in, side.name, {ROPE_FLOAT16, ROPE_BFLOAT16, ROPE_FLOAT32});
+  require_dtype(out, out_name, {ROPE_FLOAT16, ROPE_BFLOAT16, ROPE_FLOAT32, ROPE_FLOAT8_E4M3FN, ROPE_FLOAT8_E5M2});
+  require_device(out, out_name, side.in.device, side.name);
+  if (out.rank != 4 || out.shape[2] != side.view.heads || out.shape[3] != side.view.width) {
+    fail(ROPE_ARGUMENT, out_name,
+         text("a cache of shape [pages, page_size, %lld, %lld], for %s", static_cast<long long>(side.view.heads),
+              static_cast<long long>(side.view.width), side.name),
+         shape_text(out));
+  }
+  require_last_stride(out, out_name);
+  if (!c.p.paged) {
+    c.p.pages.pages = out.shape[0];
+    c.p.pages.page_size = out.shape[1];
+    require(out.shape[1] > 0, out_name, "a cache whose pages have places", "pages of size 0");
+  } else if (out.shape[0] != c.p.pages.pages || out.shape[1] != c.p.pages.page_size) {
+    fail(ROPE_ARGUMENT, out_name,
+         text("a cache of %lld pages of %lld, like k's", static_cast<long long>(c.p.pages.pages),
+              static_cast<long long>(c.p.pages.page_size)),
+         shape_text(out));
+  }
+  c.p.paged = part.paged = true;
+  part.out_batch = out.stride[0];
+  part.out_token = out.stride[1];
+  part.out_head = out.stride[2];
+}
+
+// `like`: the part whose heads it shares, itself for q and k.
+void check_part(Call& c, int index, int like, const rope_tensor_ref& in, const rope_tensor_ref& out, const char* name, const char* out_name,
+                bool paged, double factor, const char* factor_name) {
+  if (!given(in)) {
+    require(!given(out), out_name, text("absent where %s is", name).bytes, "given");
+    return;
+  }
+  Side& side = c.sides[index];
+  Part& part = c.p.parts[index];
+  side.name = name;
+  side.in = resolve(in, name);
   side.out = resolve(out, out_name);
-  require_dtype(side.in, in_name, {ROPE_FLOAT16, ROPE_BFLOAT16, ROPE_FLOAT32, ROPE_FLOAT64});
-  if (side.out.dtype != side.in.dtype) {
-    fail(ROPE_ARGUMENT, out_name, text("%s like %s", dtype_name(side.in.dtype), in_name), text("%s", dtype_name(side.out.dtype)));
+  require_dtype(side.in, name, {ROPE_FLOAT16, ROPE_BFLOAT16, ROPE_FLOAT32, ROPE_FLOAT64});
+  if (factor != 0 && !(factor > 0 && std::isfinite(static_cast<float>(factor)) && static_cast<float>(factor) > 0)) {
+    fail(ROPE_ARGUMENT, factor_name, text("a positive float32"), text("%g", factor));
   }
-  require_device(side.out, out_name, side.in.device, in_name);
-  if (!same_shape(side.in, side.out)) {
-    fail(ROPE_ARGUMENT, out_name, text("of shape %s like %s", shape_text(side.in).bytes, in_name), shape_text(side.out));
+  const bool further = like != index;
+  if (further) {
+    require(c.has(like), name, text("absent where %s is", like == kPartQ ? "q" : "k").bytes, "given");
+    const Side& other = c.sides[like];
+    side.view = view_of(side.in, 0, other.view.heads, name);
+    if (side.in.rank != other.in.rank || side.view.batch != other.view.batch || side.view.tokens != other.view.tokens ||
+        side.view.heads != other.view.heads) {
+      fail(ROPE_ARGUMENT, name, text("shaped as %s, %s, but for the last dimension", other.name, shape_text(other.in).bytes),
+           shape_text(side.in));
+    }
+  } else {
+    side.view = view_of(side.in, c.a.head_dim, 0, name);
   }
-  side.view = view_of(side.in, head_dim, in_name);
-  const View to = view_of(side.out, head_dim, out_name);
-  side.params = {side.in.data,          side.out.data,   side.view.heads, side.view.stride_batch, side.view.stride_token,
-                 side.view.stride_head, to.stride_batch, to.stride_token, to.stride_head,         same_place(side.in, side.out)};
-  side.written = side.params.in_place ? in_name : out_name;
+  if (c.first == nullptr) {
+    c.first = &side;
+    c.p.grid = {side.view.batch, side.view.tokens, side.in.rank < 4};
+    c.p.dtype = side.in.dtype;
+  } else {
+    const Side& first = *c.first;
+    require_device(side.in, name, first.in.device, first.name);
+    if (side.in.dtype != first.in.dtype) {
+      fail(ROPE_ARGUMENT, name, text("%s like %s", dtype_name(first.in.dtype), first.name), text("%s", dtype_name(side.in.dtype)));
+    }
+    if (!further && (side.in.rank != first.in.rank || side.view.batch != first.view.batch || side.view.tokens != first.view.tokens ||
+                     side.view.width != first.view.width)) {
+      fail(ROPE_ARGUMENT, name, text("shaped as %s, %s, but for the number of heads", first.name, shape_text(first.in).bytes),
+           shape_text(side.in));
+    }
+  }
+  const View& view = side.view;
+  part.in = side.in.data;
+  part.out = side.out.data;
+  part.heads = view.heads;
+  part.width = view.width;
+  part.in_batch = view.stride_batch;
+  part.in_token = view.stride_token;
+  part.in_head = view.stride_head;
+  part.out_dtype = side.out.dtype;
+  part.factor = factor == 0 ? 1 : factor;
+  if (paged) {
+    check_cache_output(c, side, part, out_name);
+    if (factor != 0 && !is_float8(side.out.dtype)) {
+      fail(ROPE_ARGUMENT, factor_name, text("absent for a cache that is not float8"),
+           text("%g for %s", factor, dtype_name(side.out.dtype)));
+    }
+  } else {
+    check_tensor_output(side, part, out_name, further ? 0 : c.a.head_dim, further ? view.heads : 0, factor);
+  }
+  side.written = part.in_place ? name : out_name;
   require(!overlaps_itself(side.out), side.written, "a tensor whose elements are apart", "one that holds an element twice");
-  require(side.params.in_place || !overlap(side.in, side.out), out_name, "the input itself or memory apart from it",
+  require(part.in_place || !overlap(side.in, side.out), out_name, "the input itself or memory apart from it",
           "memory that shares some elements", "In place is the same memory, shape and strides.");
-  return side;
 }
 
-void require_apart(const Tensor& written, const char* argument, const rope_tensor_ref& other, const char* other_name) {
-  if (!given(other)) return;
-  if (overlap(written, resolve(other, other_name)))
-    fail(ROPE_ARGUMENT, argument, text("memory apart from %s", other_name), text("shared memory"));
-}
+// ---- angles ----------------------------------------------------------------------------------------------------------------------------
 
-void check_frequencies(const RotateParams& p, const Side& q, const Side* k) {
-  const Frequencies& f = *p.frequencies;
-  const int64_t rotary_dim = 2 * f.pairs;
-  if (p.rotary_offset < 0 || p.rotary_offset > p.head_dim) {
-    fail(ROPE_ARGUMENT, "rotary_offset", text("0 to the head dimension, %lld", static_cast<long long>(p.head_dim)),
-         text("%lld", static_cast<long long>(p.rotary_offset)));
+void check_slice(const Call& c, int64_t rotary_dim) {
+  const int64_t head_dim = c.first->view.width, offset = c.p.rotary_offset;
+  if (offset < 0 || offset > head_dim) {
+    fail(ROPE_ARGUMENT, "rotary_offset", text("0 to the head dimension, %lld", static_cast<long long>(head_dim)),
+         text("%lld", static_cast<long long>(offset)));
   }
-  if (rotary_dim > p.head_dim - p.rotary_offset) {
+  if (rotary_dim > head_dim - offset) {
     fail(ROPE_ARGUMENT, "rotary_dim",
-         text("at most %lld, the head dimension %lld less the rotary offset %lld", static_cast<long long>(p.head_dim - p.rotary_offset),
-              static_cast<long long>(p.head_dim), static_cast<long long>(p.rotary_offset)),
+         text("at most %lld, the head dimension %lld less the rotary offset %lld", static_cast<long long>(head_dim - offset),
+              static_cast<long long>(head_dim), static_cast<long long>(offset)),
          text("%lld", static_cast<long long>(rotary_dim)));
   }
-  if (f.heads == 0) return;
-  const auto match = [&](const Side& side, const char* name) {
-    if (side.view.heads == f.heads) return;
-    fail(ROPE_ARGUMENT, name, text("a tensor of %lld heads, as the frequencies have", static_cast<long long>(f.heads)),
+}
+
+void check_frequency_heads(const Call& c) {
+  const int64_t heads = c.p.frequencies->heads;
+  if (heads == 0) return;
+  for (const int index : {kPartQ, kPartK}) {
+    const Side& side = c.sides[index];
+    if (!c.has(index) || side.view.heads == heads) continue;
+    fail(ROPE_ARGUMENT, side.name, text("a tensor of %lld heads, as the frequencies have", static_cast<long long>(heads)),
          text("%lld heads", static_cast<long long>(side.view.heads)));
+  }
+}
+
+Tensor check_table_tensor(const Call& c, const rope_tensor_ref& reference, const char* name) {
+  const Tensor t = resolve(reference, name);
+  require_dtype(t, name, {ROPE_FLOAT32, ROPE_FLOAT16, ROPE_BFLOAT16});
+  require_device(t, name, c.first->in.device, c.first->name);
+  if (t.rank != 2) fail(ROPE_ARGUMENT, name, text("of rank 2, a row for each position"), shape_text(t));
+  require_last_stride(t, name);
+  return t;
+}
+
+void check_table(Call& c) {
+  AngleTable& table = c.p.table;
+  require(c.a.frequencies == 0, "cos", "absent where frequencies are given", "both");
+  const Tensor cos = check_table_tensor(c, c.a.cos, "cos");
+  const int64_t width = cos.shape[1], wanted = c.a.rotary_dim;
+  int64_t rotary_dim = wanted;
+  table.cos = table.sin = cos.data;
+  table.cos_row = table.sin_row = cos.stride[0];
+  table.rows = cos.shape[0];
+  table.dtype = cos.dtype;
+  if (given(c.a.sin)) {
+    const Tensor sin = check_table_tensor(c, c.a.sin, "sin");
+    if (sin.dtype != cos.dtype || !same_shape(sin, cos)) {
+      fail(ROPE_ARGUMENT, "sin", text("%s of shape %s like cos", dtype_name(cos.dtype), shape_text(cos).bytes),
+           text("%s of shape %s", dtype_name(sin.dtype), shape_text(sin).bytes));
+    }
+    table.sin = sin.data;
+    table.sin_row = sin.stride[0];
+    if (wanted == 0) rotary_dim = 2 * width;
+    table.full = rotary_dim == width;
+    if (rotary_dim != width && rotary_dim != 2 * width) {
+      fail(ROPE_ARGUMENT, "rotary_dim", text("twice the width of cos, or for full width that width, %lld", static_cast<long long>(width)),
+           text("%lld", static_cast<long long>(rotary_dim)));
+    }
+  } else {
+    if (wanted == 0) rotary_dim = width;
+    if (rotary_dim != width) {
+      fail(ROPE_ARGUMENT, "rotary_dim", text("the width of the cosines and sines, %lld", static_cast<long long>(width)),
+           text("%lld", static_cast<long long>(rotary_dim)));
+    }
+    if (table.sin != nullptr) table.sin += rotary_dim / 2 * dtype_size(cos.dtype);
+  }
+  if (rotary_dim < 2 || rotary_dim % 2 != 0) {
+    fail(ROPE_ARGUMENT, "cos", text("of an even number of channels, at least 2"), text("%lld", static_cast<long long>(rotary_dim)));
+  }
+  c.p.pairs = rotary_dim / 2;
+  check_slice(c, rotary_dim);
+}
+
+void check_turning(Call& c) {
+  const rope_rotate_args& a = c.a;
+  PipelineParams& p = c.p;
+  p.turns = (a.flags & ROPE_STILL) == 0;
+  if (!p.turns) {
+    const bool none = a.frequencies == 0 && !given(a.cos) && !given(a.sin) && !given(a.positions) && !given(a.indptr) &&
+                      !given(a.offsets) && a.offset == 0 && a.prefix == 0;
+    require(none, "flags", "without ROPE_STILL where frequencies, a table or positions are given", "both");
+    return;
+  }
+  int64_t axes = 1;
+  if (given(a.cos) || given(a.sin)) {
+    check_table(c);
+  } else {
+    p.frequencies = find_frequencies(a.frequencies);
+    require(a.rotary_dim == 0, "rotary_dim", "absent where frequencies are given", "given", "It is theirs.");
+    axes = p.frequencies->axes;
+    p.pairs = p.frequencies->pairs;
+    check_slice(c, 2 * p.pairs);
+    check_frequency_heads(c);
+  }
+  p.positions = check_positions(a.positions, a.indptr, a.offsets, a.offset, axes, p.grid, c.first->in.device, c.first->name);
+  require(p.table.cos == nullptr || p.positions.ids == nullptr || p.positions.dtype != ROPE_FLOAT32, "positions",
+          "int32 or int64, rows of the table", "float32");
+  for (const int index : {kPartQ, kPartK}) p.parts[index].turns = c.has(index);
+}
+
+// ---- what is done beside turning -------------------------------------------------------------------------------------------------------
+
+void check_norm(Call& c, int index, uint8_t flags, const rope_tensor_ref& weight, double eps, const char* name, const char* weight_name,
+                const char* eps_name) {
+  if (flags == 0) {
+    require(!given(weight) && eps == 0, name, "ROPE_NORM where a weight or an eps is given", "0");
+    return;
+  }
+  if (flags > 15 || (flags & ROPE_NORM) == 0) fail(ROPE_ARGUMENT, name, text("a sum of rope_norm_flags with ROPE_NORM"), text("%u", flags));
+  require(c.has(index), name, "absent where its tensor is", "given");
+  if (!(eps >= 0 && std::isfinite(eps))) fail(ROPE_ARGUMENT, eps_name, text("a finite number of at least 0"), text("%g", eps));
+  const Side& side = c.sides[index];
+  Norm& norm = c.p.parts[index].norm;
+  norm.on = true;
+  norm.after = (flags & ROPE_NORM_AFTER) != 0;
+  norm.width = (flags & ROPE_NORM_WIDTH) != 0;
+  norm.unit_offset = (flags & ROPE_NORM_UNIT_OFFSET) != 0;
+  norm.eps = eps;
+  if (!given(weight)) {
+    require(!norm.unit_offset, weight_name, "given where 1 is added to it", "none");
+    return;
+  }
+  const Tensor t = resolve(weight, weight_name);
+  if (side.in.dtype == ROPE_FLOAT32) {
+    require_dtype(t, weight_name, {ROPE_FLOAT32});
+  } else {
+    require_dtype(t, weight_name, {ROPE_FLOAT32, side.in.dtype});
+  }
+  require_device(t, weight_name, side.in.device, side.name);
+  const int64_t wanted = norm.width ? side.view.heads * side.view.width : side.view.width;
+  require_shape(t, weight_name, {wanted}, norm.width ? "[H * D]" : "[D]");
+  require_last_stride(t, weight_name);
+  norm.weight = t.data;
+  norm.weight_dtype = t.dtype;
+}
+
+void check_row_scale(Call& c) {
+  if (!given(c.a.q_scale)) return;
+  require(c.has(kPartQ), "q_scale", "absent where q is", "given");
+  const Tensor t = resolve(c.a.q_scale, "q_scale");
+  require_dtype(t, "q_scale", {ROPE_FLOAT32});
+  require_device(t, "q_scale", c.first->in.device, "q");
+  const TokenGrid& grid = c.p.grid;
+  RowScale& scale = c.p.row_scale;
+  scale.data = reinterpret_cast<const float*>(t.data);
+  if (t.rank == 2 && t.shape[0] == grid.batch && t.shape[1] == grid.tokens) {
+    scale.batch_stride = t.stride[0];
+    scale.token_stride = t.stride[1];
+  } else if (t.rank == 1 && t.shape[0] == grid.tokens) {
+    scale.token_stride = t.stride[0];
+  } else {
+    fail(ROPE_ARGUMENT, "q_scale",
+         grid.ragged ? text("of shape [%lld]", static_cast<long long>(grid.tokens))
+                     : text("of shape [%lld, %lld] or [%lld]", static_cast<long long>(grid.batch), static_cast<long long>(grid.tokens),
+                            static_cast<long long>(grid.tokens)),
+         shape_text(t), "One number for each token of q.");
+  }
+  c.p.parts[kPartQ].scaled = true;
+}
+
+Indices check_indices(const Call& c, const rope_tensor_ref& reference, const char* name, int64_t count) {
+  const Tensor t = resolve(reference, name);
+  require_dtype(t, name, {ROPE_INT32, ROPE_INT64});
+  require_device(t, name, c.first->in.device, c.first->name);
+  if (t.rank != 1) fail(ROPE_ARGUMENT, name, text("of rank 1"), shape_text(t));
+  if (count >= 0 && t.shape[0] != count) {
+    fail(ROPE_ARGUMENT, name, text("[%lld], one for each token of %s", static_cast<long long>(count), c.first->name), shape_text(t));
+  }
+  return {t.data, t.stride[0], t.shape[0], t.dtype == ROPE_INT64};
+}
+
+// Empty tensors may have no address; their Indices still say that they are there.
+Indices present(Indices indices) {
+  static const int64_t nothing[2] = {0, 0};
+  if (indices.data == nullptr) indices.data = nothing;
+  return indices;
+}
+
+void check_pages(Call& c) {
+  const rope_rotate_args& a = c.a;
+  Pages& pages = c.p.pages;
+  const int64_t tokens = c.p.grid.batch * c.p.grid.tokens;
+  if (given(a.slots)) {
+    require(!given(a.page_indptr) && !given(a.page_indices) && !given(a.batch_indices) && !given(a.places), "slots",
+            "the only one of slots and the page table", "both");
+    pages.slots = present(check_indices(c, a.slots, "slots", tokens));
+    return;
+  }
+  pages.indptr = check_indices(c, a.page_indptr, "page_indptr", -1);
+  require(pages.indptr.count >= 1, "page_indptr", "at least one entry, a 0", "none");
+  pages.ids = present(check_indices(c, a.page_indices, "page_indices", -1));
+  pages.batch = present(check_indices(c, a.batch_indices, "batch_indices", tokens));
+  pages.places = present(check_indices(c, a.places, "places", tokens));
+}
+
+// ---- memory apart ----------------------------------------------------------------------------------------------------------------------
+
+void check_apart(const Call& c) {
+  const rope_rotate_args& a = c.a;
+  for (int j = 1; j < kParts; ++j) {
+    for (int i = 0; c.has(j) && i < j; ++i) {
+      const Side &side = c.sides[j], &before = c.sides[i];
+      if (!c.has(i) || !overlap(side.out, before.out)) continue;
+      fail(ROPE_ARGUMENT, side.written,
+           i == kPartQ ? text("memory apart from the rotated q") : text("memory apart from %s", before.written),
+           text("memory that shares some elements"));
+    }
+  }
+  for (int i = 0; i < kParts; ++i) {
+    for (int j = 0; c.has(i) && j < kParts; ++j) {
+      if (j == i || !c.has(j) || !overlap(c.sides[i].out, c.sides[j].in)) continue;
+      fail(ROPE_ARGUMENT, c.sides[i].written, text("memory apart from %s", c.sides[j].name), text("memory that shares some elements"));
+    }
+  }
+  for (int i = 0; i < kParts; ++i) {
+    if (!c.has(i)) continue;
+    const Side& side = c.sides[i];
+    const auto require_apart = [&](const rope_tensor_ref& reference, const char* name) {
+      if (!given(reference) || !overlap(side.out, resolve(reference, name))) return;
+      fail(ROPE_ARGUMENT, side.written, text("memory apart from %s", name), text("shared memory"));
+    };
+    require_apart(a.positions, "positions");
+    require_apart(a.indptr, "indptr");
+    require_apart(a.offsets, "offsets");
+    require_apart(a.cos, "cos");
+    require_apart(a.sin, "sin");
+    require_apart(a.q_weight, "q_weight");
+    require_apart(a.k_weight, "k_weight");
+    require_apart(a.q_scale, "q_scale");
+    require_apart(a.slots, "slots");
+    require_apart(a.page_indptr, "page_indptr");
+    require_apart(a.page_indices, "page_indices");
+    require_apart(a.batch_indices, "batch_indices");
+    require_apart(a.places, "places");
+  }
+}
+
+// ---- the call --------------------------------------------------------------------------------------------------------------------------
+
+bool only_rotates(const Call& c) {
+  const PipelineParams& p = c.p;
+  if (p.frequencies == nullptr || p.prefix > 0 || p.paged || p.row_scale.data != nullptr) return false;
+  for (int i = 0; i < kParts; ++i) {
+    if (!c.has(i)) continue;
+    if (i > kPartK || p.parts[i].norm.on || p.parts[i].out_dtype != p.dtype) return false;
+  }
+  return true;
+}
+
+RotateParams rotation_of(const PipelineParams& p, int64_t head_dim) {
+  const auto side = [](const Part& part) -> RotateTensor {
+    return {part.in,      part.out,       part.heads,     part.in_batch, part.in_token,
+            part.in_head, part.out_batch, part.out_token, part.out_head, part.in_place};
   };
-  match(q, "q");
-  if (k != nullptr) match(*k, "k");
+  return {side(p.parts[kPartQ]), side(p.parts[kPartK]), p.grid, head_dim, p.rotary_offset, p.dtype, p.pairing, p.hf, p.inverse, p.backward,
+          p.positions,           p.frequencies};
 }
 
 void rotate(const rope_rotate_args& a) {
-  require((a.flags & ~static_cast<uint32_t>(ROPE_INVERSE | ROPE_CONJUGATE)) == 0, "flags", "a sum of rope_rotate_flags", "something else");
+  constexpr uint32_t kFlags = ROPE_INVERSE | ROPE_CONJUGATE | ROPE_STILL;
+  require((a.flags & ~kFlags) == 0, "flags", "a sum of rope_rotate_flags", "something else");
   if (a.pairing > ROPE_INTERLEAVED_TO_HALF) fail(ROPE_ARGUMENT, "pairing", text("a rope_pairing"), text("%u", a.pairing));
   if (a.angles > ROPE_HF) fail(ROPE_ARGUMENT, "angles", text("rope_angles"), text("%u", a.angles));
   if (a.head_dim < 0) fail(ROPE_ARGUMENT, "head_dim", text("0 or more"), text("%lld", static_cast<long long>(a.head_dim)));
+  if (a.rotary_dim < 0) fail(ROPE_ARGUMENT, "rotary_dim", text("0 or more"), text("%lld", static_cast<long long>(a.rotary_dim)));
+  if (a.prefix < 0) fail(ROPE_ARGUMENT, "prefix", text("0 or more"), text("%lld", static_cast<long long>(a.prefix)));
 
-  RotateParams p;
-  p.frequencies = find_frequencies(a.frequencies);
-  const Side q = check_side(a.q, a.q_out, "q", "q_out", a.head_dim);
-  p.q = q.params;
-  p.grid = {q.view.batch, q.view.tokens, q.in.rank < 4};
-  p.head_dim = q.view.head_dim;
+  Call c{a, {}, {}, nullptr};
+  PipelineParams& p = c.p;
+  const bool paged = given(a.slots) || given(a.page_indptr) || given(a.page_indices) || given(a.batch_indices) || given(a.places);
+  if (!given(a.q) && !given(a.k)) resolve(a.q, "q");  // says that it is absent
+  check_part(c, kPartQ, kPartQ, a.q, a.q_out, "q", "q_out", false, a.q_factor, "q_factor");
+  check_part(c, kPartK, kPartK, a.k, a.k_out, "k", "k_out", paged, a.k_factor, "k_factor");
+  check_part(c, kPartV, kPartK, a.v, a.v_out, "v", "v_out", paged, a.v_factor, "v_factor");
+  check_part(c, kPartQRest, kPartQ, a.q_rest, a.q_rest_out, "q_rest", "q_rest_out", false, a.q_factor, "q_factor");
+  check_part(c, kPartKRest, kPartK, a.k_rest, a.k_rest_out, "k_rest", "k_rest_out", paged, a.k_factor, "k_factor");
   p.rotary_offset = a.rotary_offset;
-  p.dtype = q.in.dtype;
   p.pairing = a.pairing;
   p.hf = a.angles == ROPE_HF;
   p.inverse = (a.flags & ROPE_INVERSE) != 0;
   p.backward = p.inverse != ((a.flags & ROPE_CONJUGATE) != 0);
-
-  Side k;
-  const bool has_k = given(a.k);
-  if (has_k) {
-    k = check_side(a.k, a.k_out, "k", "k_out", a.head_dim);
-    p.k = k.params;
-    require_device(k.in, "k", q.in.device, "q");
-    if (k.in.dtype != q.in.dtype) fail(ROPE_ARGUMENT, "k", text("%s like q", dtype_name(q.in.dtype)), text("%s", dtype_name(k.in.dtype)));
-    if (k.in.rank != q.in.rank || k.view.batch != q.view.batch || k.view.tokens != q.view.tokens || k.view.head_dim != q.view.head_dim) {
-      fail(ROPE_ARGUMENT, "k", text("shaped as q, %s, but for the number of heads", shape_text(q.in).bytes), shape_text(k.in));
-    }
-    require(!overlap(q.out, k.out), k.written, "memory apart from the rotated q", "memory that shares some elements");
-    require(!overlap(q.out, k.in), q.written, "memory apart from k", "memory that shares some elements");
-    require(!overlap(k.out, q.in), k.written, "memory apart from q", "memory that shares some elements");
-  } else {
-    require(!given(a.k_out), "k_out", "absent where k is", "given");
+  p.prefix = a.prefix;
+  check_turning(c);
+  check_norm(c, kPartQ, a.q_norm, a.q_weight, a.q_eps, "q_norm", "q_weight", "q_eps");
+  check_norm(c, kPartK, a.k_norm, a.k_weight, a.k_eps, "k_norm", "k_weight", "k_eps");
+  check_row_scale(c);
+  if (paged) {
+    require(c.has(kPartK), "k", "given where it goes to pages", "none");
+    check_pages(c);
   }
-  check_frequencies(p, q, has_k ? &k : nullptr);
-  p.positions = check_positions(a.positions, a.indptr, a.offsets, a.offset, p.frequencies->axes, p.grid, q.in.device, "q");
-  const auto require_written_apart = [&](const Side& side) {
-    require_apart(side.out, side.written, a.positions, "positions");
-    require_apart(side.out, side.written, a.indptr, "indptr");
-    require_apart(side.out, side.written, a.offsets, "offsets");
-  };
-  require_written_apart(q);
-  if (has_k) require_written_apart(k);
-  submit(q.in.device, stream_of(a.stream, q.in.device), "rope_rotate", rotate_cpu, ROPE_CUDA_LAUNCHER(rotate_cuda), p);
-}
-
-void cos_sin(const rope_cos_sin_args& a) {
-  require((a.flags & ~static_cast<uint32_t>(ROPE_INVERSE | ROPE_CONJUGATE)) == 0, "flags", "a sum of rope_rotate_flags", "something else");
-  if (a.angles > ROPE_HF) fail(ROPE_ARGUMENT, "angles", text("rope_angles"), text("%u", a.angles));
-  CosSinParams p;
-  p.frequencies = find_frequencies(a.frequencies);
-  const Frequencies& f = *p.frequencies;
-  p.hf = a.angles == ROPE_HF;
-  p.backward = ((a.flags & ROPE_INVERSE) != 0) != ((a.flags & ROPE_CONJUGATE) != 0);
-  const Tensor ids = resolve(a.positions, "positions");
-  if (ids.rank != (f.axes > 1 ? 2 : 1)) fail(ROPE_ARGUMENT, "positions", text(f.axes > 1 ? "[axes, n]" : "[n]"), shape_text(ids));
-  p.grid = {1, ids.shape[ids.rank - 1], true};
-  p.positions = check_positions(a.positions, {}, {}, 0, f.axes, p.grid, ids.device, "positions");
-  const auto check_output = [&](const rope_tensor_ref& reference, const char* name) {
-    const Tensor out = resolve(reference, name);
-    require_dtype(out, name, {ROPE_FLOAT32});
-    require_device(out, name, ids.device, "positions");
-    if (f.heads > 0) {
-      require_shape(out, name, {p.grid.tokens, f.heads, f.pairs}, "[n, heads, R/2]");
-    } else {
-      require_shape(out, name, {p.grid.tokens, f.pairs}, "[n, R/2]");
-    }
-    int64_t stride = 1;
-    for (int i = out.rank - 1; i >= 0; --i) {
-      require(out.shape[i] <= 1 || out.stride[i] == stride || out.empty(), name, "contiguous", "strided");
-      stride *= out.shape[i];
-    }
-    require_apart(out, name, a.positions, "positions");
-    return out;
-  };
-  const Tensor cos = check_output(a.cos, "cos");
-  const Tensor sin = check_output(a.sin, "sin");
-  require(!overlap(cos, sin), "sin", "memory apart from cos", "shared memory");
-  p.cos = reinterpret_cast<float*>(cos.data);
-  p.sin = reinterpret_cast<float*>(sin.data);
-  submit(ids.device, stream_of(a.stream, ids.device), "rope_cos_sin", cos_sin_cpu, ROPE_CUDA_LAUNCHER(cos_sin_cuda), p);
+  check_apart(c);
+  const uint16_t device = c.first->in.device;
+  const StreamRef stream = stream_of(a.stream, device);
+  if (only_rotates(c)) {
+    const RotateParams rotation = rotation_of(p, c.first->view.width);
+    return submit(device, stream, "rope_rotate", rotate_cpu, ROPE_CUDA_LAUNCHER(rotate_cuda), rotation);
+  }
+  submit(device, stream, "rope_rotate", pipeline_cpu, ROPE_CUDA_LAUNCHER(pipeline_cuda), p);
 }
 
 }  // namespace
 }  // namespace rope
 
-extern "C" {
-
-int32_t rope_rotate(const rope_rotate_args* args, rope_error* error) {
+extern "C" int32_t rope_rotate(const rope_rotate_args* args, rope_error* error) {
   return rope::guard("rope_rotate", error, [&] { rope::rotate(rope::read_block(args)); });
 }
-
-int32_t rope_cos_sin(const rope_cos_sin_args* args, rope_error* error) {
-  return rope::guard("rope_cos_sin", error, [&] { rope::cos_sin(rope::read_block(args)); });
-}
-
-}  // extern "C"

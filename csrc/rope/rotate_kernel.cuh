@@ -97,16 +97,6 @@ __device__ __forceinline__ int index_of(const RotateKernelParams& p, int entry) 
   return pair_of<N, apart>(p, lane, entry % N) + (where == Where::any && p.head_rows ? static_cast<int>(blockIdx.y) * p.pairs : 0);
 }
 
-// Where indptr is out of order: the token's place in its first sound request.
-__device__ __forceinline__ Verdict read_sound_place(const Positions& positions, int64_t tokens, Token* t, Place* out) {
-  t->request = find_sound_request(positions.indptr, tokens, t->token);
-  if (t->request < 0) return kSkip;
-  const int64_t start = positions.offsets.data != nullptr ? load_index(positions.offsets, t->request) : positions.offset;
-  out->whole = saturated_sum(start, t->token - load_index(positions.indptr, t->request));
-  out->rounded = static_cast<float>(out->whole);
-  return out_of_range(out->whole) ? kSkip : kRotate;
-}
-
 template <class T, int N, int Rows, Order In, Order Out, Where where>
 __device__ __noinline__ void rotate_disordered(const RotateKernelParams& p);
 

@@ -214,22 +214,23 @@ ROPE_INLINE void each_head(const RowInput& in, Body body) {
   }
 }
 
-template <class T>
+template <class T, bool kFull>
 void half(const RowInput& in) {
   const float* const cos = static_cast<const float*>(in.cos);
   const float* const sin = static_cast<const float*>(in.sin);
-  const int64_t pairs = in.pairs, end = in.end;
+  const int64_t pairs = in.pairs, end = in.end, second = kFull ? pairs : 0;
   each_head<T>(in, [=, begin = in.begin](const T* from, T* to) ROPE_INLINE_LAMBDA {
     int64_t j = begin;
     for (; j + W <= end; j += W) {
       const Lanes x = load(from + j), y = load(from + j + pairs), c = load(cos + j), s = load(sin + j);
+      const Lanes c2 = kFull ? load(cos + j + second) : c, s2 = kFull ? load(sin + j + second) : s;
       store(to + j, x * c - y * s);
-      store(to + j + pairs, y * c + x * s);
+      store(to + j + pairs, y * c2 + x * s2);
     }
     for (; j < end; ++j) {
       const float x = load1(from + j), y = load1(from + j + pairs);
       store1(to + j, x * cos[j] - y * sin[j]);
-      store1(to + j + pairs, y * cos[j] + x * sin[j]);
+      store1(to + j + pairs, y * cos[j + second] + x * sin[j + second]);
     }
   });
 }
@@ -253,66 +254,120 @@ void interleaved(const RowInput& in) {
   });
 }
 
-template <class T>
+template <class T, bool kFull>
 void to_half(const RowInput& in) {
   const float* const cos = static_cast<const float*>(in.cos);
   const float* const sin = static_cast<const float*>(in.sin);
-  const int64_t pairs = in.pairs, end = in.end;
+  const int64_t pairs = in.pairs, end = in.end, second = kFull ? pairs : 0;
   each_head<T>(in, [=, begin = in.begin](const T* from, T* to) ROPE_INLINE_LAMBDA {
     int64_t j = begin;
     for (; j + W <= end; j += W) {
       const Lanes a = load(from + 2 * j), b = load(from + 2 * j + W), c = load(cos + j), s = load(sin + j);
       const Lanes x = __builtin_shufflevector(a, b, ROPE_EVEN), y = __builtin_shufflevector(a, b, ROPE_ODD);
+      const Lanes c2 = kFull ? load(cos + j + second) : c, s2 = kFull ? load(sin + j + second) : s;
       store(to + j, x * c - y * s);
-      store(to + j + pairs, y * c + x * s);
+      store(to + j + pairs, y * c2 + x * s2);
     }
     for (; j < end; ++j) {
       const float x = load1(from + 2 * j), y = load1(from + 2 * j + 1);
       store1(to + j, x * cos[j] - y * sin[j]);
-      store1(to + j + pairs, y * cos[j] + x * sin[j]);
+      store1(to + j + pairs, y * cos[j + second] + x * sin[j + second]);
     }
   });
 }
 
-template <class T>
+template <class T, bool kFull>
 void from_half(const RowInput& in) {
   const float* const cos = static_cast<const float*>(in.cos);
   const float* const sin = static_cast<const float*>(in.sin);
-  const int64_t pairs = in.pairs, end = in.end;
+  const int64_t pairs = in.pairs, end = in.end, second = kFull ? pairs : 0;
   each_head<T>(in, [=, begin = in.begin](const T* from, T* to) ROPE_INLINE_LAMBDA {
     int64_t j = begin;
     for (; j + W <= end; j += W) {
       const Lanes x = load(from + j), y = load(from + j + pairs), c = load(cos + j), s = load(sin + j);
-      const Lanes u = x * c - y * s, v = y * c + x * s;
+      const Lanes c2 = kFull ? load(cos + j + second) : c, s2 = kFull ? load(sin + j + second) : s;
+      const Lanes u = x * c - y * s, v = y * c2 + x * s2;
       store(to + 2 * j, __builtin_shufflevector(u, v, ROPE_ZIP_LOW));
       store(to + 2 * j + W, __builtin_shufflevector(u, v, ROPE_ZIP_HIGH));
     }
     for (; j < end; ++j) {
       const float x = load1(from + j), y = load1(from + j + pairs);
       store1(to + 2 * j, x * cos[j] - y * sin[j]);
-      store1(to + 2 * j + 1, y * cos[j] + x * sin[j]);
+      store1(to + 2 * j + 1, y * cos[j + second] + x * sin[j + second]);
     }
   });
 }
 
-// float64: in at (j * in_step, j * in_step + in_partner), out likewise.
-ROPE_INLINE void pairs_double(const RowInput& in, int64_t in_step, int64_t in_partner, int64_t out_step, int64_t out_partner) {
+// float64: in at (j * in_step, j * in_step + in_partner), out and the angles likewise.
+ROPE_INLINE void pairs_double(const RowInput& in, int64_t in_step, int64_t in_partner, int64_t out_step, int64_t out_partner,
+                              int64_t angle_step, int64_t angle_partner) {
   const double* const cos = static_cast<const double*>(in.cos);
   const double* const sin = static_cast<const double*>(in.sin);
   each_head<double>(in, [=, begin = in.begin, end = in.end](const double* from, double* to) ROPE_INLINE_LAMBDA {
 #pragma GCC ivdep
     for (int64_t j = begin; j < end; ++j) {
+      const int64_t angle = j * angle_step;
       const double x = from[j * in_step], y = from[j * in_step + in_partner];
-      to[j * out_step] = x * cos[j] - y * sin[j];
-      to[j * out_step + out_partner] = y * cos[j] + x * sin[j];
+      to[j * out_step] = x * cos[angle] - y * sin[angle];
+      to[j * out_step + out_partner] = y * cos[angle + angle_partner] + x * sin[angle + angle_partner];
     }
   });
 }
 
-void half_double(const RowInput& in) { pairs_double(in, 1, in.pairs, 1, in.pairs); }
-void interleaved_double(const RowInput& in) { pairs_double(in, 2, 1, 2, 1); }
-void to_half_double(const RowInput& in) { pairs_double(in, 2, 1, 1, in.pairs); }
-void from_half_double(const RowInput& in) { pairs_double(in, 1, in.pairs, 2, 1); }
+void half_double(const RowInput& in) { pairs_double(in, 1, in.pairs, 1, in.pairs, 1, 0); }
+void interleaved_double(const RowInput& in) { pairs_double(in, 2, 1, 2, 1, 1, 0); }
+void to_half_double(const RowInput& in) { pairs_double(in, 2, 1, 1, in.pairs, 1, 0); }
+void from_half_double(const RowInput& in) { pairs_double(in, 1, in.pairs, 2, 1, 1, 0); }
+void half_double_full(const RowInput& in) { pairs_double(in, 1, in.pairs, 1, in.pairs, 1, in.pairs); }
+void to_half_double_full(const RowInput& in) { pairs_double(in, 2, 1, 1, in.pairs, 1, in.pairs); }
+void from_half_double_full(const RowInput& in) { pairs_double(in, 1, in.pairs, 2, 1, 1, in.pairs); }
+
+// Sums only: of a difference and a sum side by side GCC 12 makes a fused vfmaddsub, -ffp-contract=off or not.
+void interleaved_double_full(const RowInput& in) {
+  const double* const cos = static_cast<const double*>(in.cos);
+  const double* const sin = static_cast<const double*>(in.sin);
+  each_head<double>(in, [=, begin = 2 * in.begin, end = 2 * in.end](const double* from, double* to) ROPE_INLINE_LAMBDA {
+#pragma GCC ivdep
+    for (int64_t i = begin; i < end; i += 2) {
+      const double x = from[i], y = from[i + 1];
+      to[i] = x * cos[i] + y * sin[i];
+      to[i + 1] = y * cos[i + 1] + x * sin[i + 1];
+    }
+  });
+}
+
+// ---- norm ------------------------------------------------------------------------------------------------------------------------------
+
+template <class T>
+void squares(const void* row, int64_t count, double* sums) {
+  const T* const x = static_cast<const T*>(row);
+  double partial[kPartialSums];
+  std::memcpy(partial, sums, sizeof partial);
+  int64_t i = 0;
+  for (; i + kPartialSums <= count; i += kPartialSums) {
+    for (int64_t lane = 0; lane < kPartialSums; ++lane) {
+      const double value = static_cast<double>(x[i + lane]);
+      partial[lane] += value * value;
+    }
+  }
+  for (; i < count; ++i) {
+    const double value = static_cast<double>(x[i]);
+    partial[i % kPartialSums] += value * value;
+  }
+  std::memcpy(sums, partial, sizeof partial);
+}
+
+template <class T>
+void scale(void* row, int64_t count, double factor_double, const void* weights) {
+  T* const __restrict x = static_cast<T*>(row);
+  const T* const __restrict weight = static_cast<const T*>(weights);
+  const T factor = static_cast<T>(factor_double);
+  if (weight == nullptr) {
+    for (int64_t i = 0; i < count; ++i) x[i] = x[i] * factor;
+  } else {
+    for (int64_t i = 0; i < count; ++i) x[i] = x[i] * factor * weight[i];
+  }
+}
 
 }  // namespace
 
@@ -324,10 +379,16 @@ const RotateRows ROPE_NAME(ROPE_ISA) = {
     angles,
     angles_double,
     spread,
-    {half<Float16>, half<BFloat16>, half<float>, half_double},
-    {interleaved<Float16>, interleaved<BFloat16>, interleaved<float>, interleaved_double},
-    {to_half<Float16>, to_half<BFloat16>, to_half<float>, to_half_double},
-    {from_half<Float16>, from_half<BFloat16>, from_half<float>, from_half_double},
+    {{half<Float16, false>, half<BFloat16, false>, half<float, false>, half_double},
+     {interleaved<Float16>, interleaved<BFloat16>, interleaved<float>, interleaved_double},
+     {to_half<Float16, false>, to_half<BFloat16, false>, to_half<float, false>, to_half_double},
+     {from_half<Float16, false>, from_half<BFloat16, false>, from_half<float, false>, from_half_double}},
+    {{half<Float16, true>, half<BFloat16, true>, half<float, true>, half_double_full},
+     {interleaved<Float16>, interleaved<BFloat16>, interleaved<float>, interleaved_double_full},
+     {to_half<Float16, true>, to_half<BFloat16, true>, to_half<float, true>, to_half_double_full},
+     {from_half<Float16, true>, from_half<BFloat16, true>, from_half<float, true>, from_half_double_full}},
+    {squares<float>, squares<double>},
+    {scale<float>, scale<double>},
 };
 
 }  // namespace rope

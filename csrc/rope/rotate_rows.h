@@ -1,4 +1,5 @@
-// The inner loops of the rotation, compiled once per instruction set (rotate_rows.cpp): angles of one token, and rows of heads.
+// The inner loops of the rotation and of the pipeline around it, compiled once per instruction set (rotate_rows.cpp): angles of one token, and
+// rows of heads.
 #pragma once
 
 #include <cstdint>
@@ -36,13 +37,25 @@ struct RowInput {
 using AngleFunction = void (*)(const AngleInput& input, void* cos, void* sin);
 using RowFunction = void (*)(const RowInput& input);
 
+// By dtype: float16, bfloat16, float32, float64.
+struct PairFunctions {
+  RowFunction half[4], interleaved[4], to_half[4], from_half[4];
+};
+
+constexpr int kPartialSums = 8;
+
 struct RotateRows {
   // Angles as float32, [pairs]; as float64 for float64 tensors.
   AngleFunction angles, angles_double;
   // float32 pairs spread for interleaved rows: cos c0 c0 c1 c1 ..., sin -s0 s0 -s1 s1 ...; [2 * pairs]
   void (*spread)(const float* cos, const float* sin, int64_t pairs, float* cos_spread, float* sin_spread);
-  // By dtype: float16, bfloat16, float32, float64. interleaved takes spread angles except for float64.
-  RowFunction half[4], interleaved[4], to_half[4], from_half[4];
+  // tied: cos and sin are [pairs], of interleaved rows spread but for float64. full: [2 * pairs], what a pair's elements are multiplied by for
+  // its first result and for its second: in the half layout; of interleaved rows as the results are, the sines of first ones negated.
+  PairFunctions tied, full;
+  // For a norm, by float32, float64. squares: the square of channel c is added to sums[c mod 8]. scale: x = x * factor * weight[c], rounded
+  // after each product; without weights x * factor.
+  void (*squares[2])(const void* row, int64_t count, double* sums);
+  void (*scale[2])(void* row, int64_t count, double factor, const void* weight);
 };
 
 }  // namespace rope

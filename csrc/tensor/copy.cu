@@ -129,8 +129,7 @@ void launch_tiles(const Nest& nest, int row, const Codec& codec, const CudaLaunc
     tiles.rows = make_side(piece.loops[row]);
     tiles.columns = make_side(piece.loops[piece.size - 1]);
     tiles.count = tiles.outer.units * tiles.rows.tiles.divisor * tiles.columns.tiles.divisor;
-    walk_tiles<<<grid_size(tiles.count, launch), dim3(kSide, kTileRows), 0, launch.stream>>>(tiles, codec);
-    cuda_check(cudaGetLastError(), "walk_tiles");
+    launch_kernel("walk_tiles", walk_tiles<Codec>, {grid_size(tiles.count, launch), dim3(kSide, kTileRows)}, launch, tiles, codec);
   });
 }
 

@@ -159,8 +159,7 @@ void launch_walk(const Nest& nest, const Codec& codec, const CudaLaunch& launch)
   in_pieces(nest, 0, 0, [&](const Nest& piece, int64_t source, int64_t target) {
     const Walk walk = make_walk(piece, source, target);
     const uint32_t blocks = grid_size(ceil_div(walk.units, int64_t{kThreads} * Codec::kFlight), launch);
-    walk_units<<<blocks, kThreads, 0, launch.stream>>>(walk, codec);
-    cuda_check(cudaGetLastError(), "walk_units");
+    launch_kernel("walk_units", walk_units<Codec>, {blocks, kThreads}, launch, walk, codec);
   });
 }
 

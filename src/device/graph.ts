@@ -82,6 +82,8 @@ export class Recording {
 
 interface Held {
   readonly handle: number;
+  /** Operations recorded: kernels and copies. */
+  readonly nodes: number;
   readonly recording: Recording;
 }
 
@@ -98,6 +100,12 @@ const net = new FinalizationRegistry<Held>(({ handle, recording }) => {
 });
 
 let make: (state: DeviceState, held: Held) => Graph;
+let count: (graph: Graph) => number;
+
+/** How many operations a graph has recorded: what is one launch counts once. */
+export function nodesOf(graph: Graph): number {
+  return count(graph);
+}
 
 /**
  * Recorded operations, made by `device.capture()`. Launching it runs them all again, on the same memory.
@@ -129,6 +137,7 @@ export class Graph {
 
   static {
     make = (state, held) => new Graph(state, held);
+    count = (graph) => graph.#held.nodes;
   }
 
   /**
@@ -191,6 +200,7 @@ export function capture(state: DeviceState, record: unknown): Graph {
   state.recording = recording;
   state.current = stream;
   let handle = 0;
+  let nodes = 0;
   let recorded = false;
   try {
     refusePromise(operation, record(streamOf(stream)));
@@ -199,6 +209,7 @@ export function capture(state: DeviceState, record: unknown): Graph {
     blocks.end.u64(layout.stream, stream.handle);
     blocks.end.call(operation);
     handle = blocks.end.getU64(layout.graph);
+    nodes = blocks.end.getU64(layout.nodes);
   } finally {
     state.recording = null;
     state.current = state.defaultStream;
@@ -213,7 +224,7 @@ export function capture(state: DeviceState, record: unknown): Graph {
       if (handle === 0) recording.dispose();
     }
   }
-  return make(state, { handle, recording });
+  return make(state, { handle, nodes, recording });
 }
 
 function refusePromise(operation: string, result: unknown): void {

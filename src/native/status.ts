@@ -10,6 +10,7 @@ import {
   RopeFaultError,
   RopeOutOfMemoryError,
 } from "../errors.ts";
+import { faultText, faultWord } from "./faults.ts";
 import { enums, layouts } from "./layouts.ts";
 import type { SymbolName } from "./symbols.ts";
 
@@ -22,15 +23,82 @@ const decoder = new TextDecoder();
 export const errorRecord: Uint8Array = new Uint8Array(buffer);
 view.setUint32(0, layout.size, true);
 
+// What TypeScript calls a field of a block where that is not its name in camelCase, by the operations that have it. The first line that fits counts.
+const names: readonly (readonly [operations: RegExp, fields: Readonly<Record<string, string>>])[] = [
+  [/\.rotate$/, { q: "x", q_out: "out" }],
+  [/^appendPagedMLAKVCache$/, { k: "kpe", k_rest: "ckv" }],
+  [/^mlaRope/, { q: "qRope", k: "kRope" }],
+  [/^ropeQuantizeFp8Append/, {
+    q_out: "out.q",
+    q_rest: "qNope",
+    q_rest_out: "out.qNope",
+    k_rest: "kNope",
+    q_factor: "quantScaleQ",
+    k_factor: "quantScaleKv",
+    v_factor: "quantScaleKv",
+  }],
+  [/QuantizeFp8$/, {
+    q_out: "out.q",
+    k_out: "out.k",
+    q_rest: "qNope",
+    k_rest: "kNope",
+    q_rest_out: "out.qNope",
+    k_rest_out: "out.kNope",
+    q_factor: "quantScaleQ",
+    k_factor: "quantScaleKv",
+  }],
+  [/^applyRopeWithCosSinCache/, { cos: "cache", sin: "cache[1]" }],
+  [/append/i, {
+    q_out: "out",
+    k_out: "cache",
+    v_out: "cache",
+    k_rest_out: "cache",
+    q_factor: "scaleQ",
+    k_factor: "scaleK",
+    v_factor: "scaleV",
+  }],
+  [/^shift/, {
+    page_indptr: "pageTable.indptr",
+    page_indices: "pageTable.indices",
+    last_page_len: "pageTable.lastPageLen",
+    deltas: "delta",
+  }],
+  [/^(getS|s)eqLens$/, { page_indptr: "indptr" }],
+  [/^(getB|b)atchIndices/, { batch_indices: "batchIndices", places: "positions" }],
+  [/^/, {
+    q_out: "out[0]",
+    k_out: "out[1]",
+    page_indptr: "where.indptr",
+    page_indices: "where.indices",
+    batch_indices: "where.batchIndices",
+    places: "where.positions",
+    slots: "where.slotMapping",
+    cos: "cosSinCache",
+    sin: "cosSinCache[1]",
+    q_weight: "qNorm.weight",
+    k_weight: "kNorm.weight",
+    q_eps: "qNorm.eps",
+    k_eps: "kNorm.eps",
+  }],
+];
+
 /** The name in TypeScript of a field of a block: head_dim is headDim, q_out is out[0]. An operation on one tensor calls it x. */
 export function publicName(field: string, operation: string): string {
-  if (operation === "RotaryEmbedding.rotate") {
-    if (field === "q") return "x";
-    if (field === "q_out") return "out";
+  return namedApart(field, operation) ?? camelCase(field);
+}
+
+function namedApart(field: string, operation: string): string | undefined {
+  for (const [operations, fields] of names) {
+    if (Object.hasOwn(fields, field) && operations.test(operation)) return fields[field];
   }
-  if (field === "q_out") return "out[0]";
-  if (field === "k_out") return "out[1]";
-  return camelCase(field);
+  return undefined;
+}
+
+/** A phrase of the C library, with the arguments that it compares with under their names in TypeScript: "memory apart from page_indptr". */
+function publicPhrase(phrase: string, operation: string): string {
+  return phrase.replace(/\b(as|for|from|like|of) ([a-z_]+)\b/g, (_, link: string, word: string) => {
+    return `${link} ${namedApart(word, operation) ?? word}`;
+  });
 }
 
 function camelCase(name: string): string {
@@ -52,7 +120,7 @@ export function nativeError(status: number, operation: string, symbol: SymbolNam
   const details: RopeErrorDetails = {
     operation,
     argument: publicName(text(layout.argument, layout.expected), operation),
-    expected: text(layout.expected, layout.actual),
+    expected: publicPhrase(text(layout.expected, layout.actual), operation),
     actual: text(layout.actual, layout.advice),
     advice: text(layout.advice, layout.fault),
   };
@@ -96,17 +164,7 @@ function faultError(operation: string, symbol: SymbolName | ""): RopeFaultError 
   const met = text(layout.operation, layout.argument);
   // A launch of a graph and a wait report what another operation has met.
   const fault = readFault(view, layout.fault, met === symbol ? operation : publicOperation(met));
-  if (view.getUint32(layout.fault + layouts.fault.code, true) === enums.FAULT_INDPTR) {
-    const message =
-      `entry ${fault.index} of indptr is ${fault.value}, where entries rise from 0 to at most ${fault.limit}; only rows of sound requests are written`;
-    return new RopeFaultError({ operation, argument: "indptr", message, fault });
-  }
-  const token = `token ${fault.index} in request ${fault.request}`;
-  const sentence = Math.abs(fault.value) < 2 ** 63 // the C library's largest int64 stands for everything beyond
-    ? `the ${fault.code} ${fault.value} of ${token} is beyond the limit of ${fault.limit}`
-    : `the ${fault.code} of ${token} is beyond +-2^63 or infinite, where the limit is ${fault.limit}`;
-  // No argument is named: the position may have come from positions, from offset or from offsets.
-  return new RopeFaultError({ operation, message: `${sentence}; its row has not been written`, fault });
+  return new RopeFaultError({ operation, ...faultText(fault, (field) => publicName(field, fault.operation)), fault });
 }
 
 /** An operation that has no public name of its own where it was met, as in a graph: rope_cos_sin is cosSin. */
@@ -117,9 +175,8 @@ export function publicOperation(symbol: string): string {
 /** The rope_fault at a place of a block, met by `operation`. */
 export function readFault(block: DataView, at: number, operation: string): Fault {
   const i64 = (offset: number): number => block.getUint32(at + offset, true) + block.getInt32(at + offset + 4, true) * 2 ** 32;
-  const code = block.getUint32(at + layouts.fault.code, true);
   return {
-    code: code === enums.FAULT_POSITION ? "position" : code === enums.FAULT_INDPTR ? "indptr" : `fault ${code}`,
+    code: faultWord(block.getUint32(at + layouts.fault.code, true)),
     operation,
     request: i64(layouts.fault.request),
     index: i64(layouts.fault.index),

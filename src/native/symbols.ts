@@ -37,6 +37,9 @@ export const symbols = [
   "rope_frequencies_release",
   "rope_rotate",
   "rope_cos_sin",
+  "rope_shift",
+  "rope_seq_lens",
+  "rope_batch_indices",
 ] as const;
 
 /** The name of an operation of the C ABI. */

@@ -2,7 +2,8 @@
 import { checkCount, checkOptions } from "../arguments.ts";
 import type { DeviceLike } from "../device/device.ts";
 import { Tensor } from "../tensor/tensor.ts";
-import { checkCacheDType, type CosSinCacheOptions, RotaryEmbedding } from "./embedding.ts";
+import { checkCacheDType, type CosSinCacheOptions } from "./cos_sin.ts";
+import { RotaryEmbedding } from "./embedding.ts";
 import { checkPositive, checkRotaryDim } from "./options.ts";
 import type { RopeScaling } from "./scaling.ts";
 

@@ -1,19 +1,23 @@
 // A rotary embedding: frequencies that stay, and what a model adds to them.
-import { argumentError, checkBoolean, checkChoice, checkCount, checkInteger, checkOptions, describe } from "../arguments.ts";
+import { argumentError, checkBoolean, checkCount, checkInteger, checkOptions, describe } from "../arguments.ts";
 import { type Device, type DeviceLike, resolveDevice } from "../device/device.ts";
 import type { DeviceState } from "../device/state.ts";
 import { RopeDisposedError } from "../errors.ts";
-import { Block } from "../native/block.ts";
-import { enums, layouts } from "../native/layouts.ts";
-import { denseGeometry } from "../tensor/geometry.ts";
-import { allocate, checkTensor, geometryOf, stateOf } from "../tensor/operations.ts";
-import { Tensor } from "../tensor/tensor.ts";
+import type { PagedKVCache } from "../kv/cache.ts";
+import type { AppendTarget } from "../kv/target.ts";
+import { enums } from "../native/layouts.ts";
+import { checkTensor, geometryOf } from "../tensor/operations.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { appendRotated } from "./appending.ts";
 import { type FromConfigOptions, optionsFromConfig } from "./config.ts";
+import { checkCacheDType, cosSinAt, type CosSinCacheOptions, type CosSinOptions, cosSinTable } from "./cos_sin.ts";
 import { Frequencies } from "./frequencies.ts";
 import { contextLengthOf, dependsOnLength, FrequenciesByLength } from "./lengths.ts";
 import {
   type Angles,
   anglesCode,
+  appendKeys,
+  type AppendOptions,
   checkAngles,
   checkCallOptions,
   checkPairing,
@@ -22,11 +26,12 @@ import {
   type ForwardOptions,
   type Indices,
   inplaceKeys,
+  type InplaceOptions,
   type Pairing,
   pairingCode,
   refuseOut,
 } from "./options.ts";
-import { resolvePositionList } from "./positions.ts";
+import { isPlaced } from "./placement.ts";
 import { rotateInto, rotateOutOfPlace, type Setting } from "./rotate.ts";
 import { resolveRule } from "./rules.ts";
 import { defaultMaxSeqLen, type RopeScaling } from "./scaling.ts";
@@ -86,8 +91,35 @@ const optionKeys = [
 const constructing = "RotaryEmbedding";
 const readingConfig = "RotaryEmbedding.fromConfig";
 
-const cosSinLayout = layouts.cos_sin_args;
-const cosSinBlock = new Block(cosSinLayout, "rope_cos_sin");
+interface Access {
+  check(operation: string, argument: string, value: unknown): RotaryEmbedding;
+  setting(embedding: RotaryEmbedding, operation: string, contextLength: number | undefined): Setting;
+  settingAt(
+    embedding: RotaryEmbedding,
+    operation: string,
+    q: Tensor,
+    options: InplaceOptions | undefined,
+    where: AppendTarget | null,
+  ): Setting;
+}
+const access: Access = {} as Access; // filled by the class, whose fields are private
+
+/** How an embedding rotates, for a call that is no method of it; without a contextLength by the frequencies of the original length. */
+export function settingOf(operation: string, argument: string, value: unknown, contextLength?: number): Setting {
+  return access.setting(access.check(operation, argument, value), operation, contextLength);
+}
+
+/** The same for the tokens of q, that go to `where` in an appending call: with the frequencies of their context's length. */
+export function settingAt(
+  operation: string,
+  argument: string,
+  value: unknown,
+  q: Tensor,
+  options: InplaceOptions | undefined,
+  where: AppendTarget | null,
+): Setting {
+  return access.settingAt(access.check(operation, argument, value), operation, q, options, where);
+}
 
 /**
  * Rotary position embeddings of one model: the frequencies are made once, every call only rotates.
@@ -129,6 +161,18 @@ export class RotaryEmbedding {
   readonly #heads: number;
   readonly #axisOfPair: Int32Array<ArrayBuffer> | null;
   #values: { exact: Float64Array<ArrayBuffer>; invFreq: Float32Array<ArrayBuffer> } | null = null;
+
+  static {
+    access.check = (operation, argument, value) => {
+      if (typeof value !== "object" || value === null || !(#setting in value)) {
+        throw argumentError(operation, argument, "a RotaryEmbedding", describe(value));
+      }
+      value.#alive(operation, argument);
+      return value;
+    };
+    access.setting = (embedding, operation, contextLength) => embedding.#settingOf(operation, contextLength);
+    access.settingAt = (embedding, operation, q, options, where) => embedding.#settingAt(operation, q, options, where);
+  }
 
   /**
    * Makes the frequencies.
@@ -286,6 +330,39 @@ export class RotaryEmbedding {
   }
 
   /**
+   * Rotates q, and k on its way into a paged cache; v goes there too. One launch, with norms and the quantising of a float8 cache where they are asked for:
+   * a layer's norm, rotate and append. What it writes is what {@linkcode RotaryEmbedding.forward} and {@linkcode appendPagedKVCache} would, but for
+   * roundings between.
+   *
+   * @param q [B, S, Hq, D], [nnz, Hq, D] or [nnz, Hq * D]; float32, float16 or bfloat16; any strides but the last, which is 1.
+   * @param k The same with the cache's Hk heads.
+   * @param v The same with the cache's headDimV channels; null leaves the cache's values as they are.
+   * @param where Where the tokens go. They are rotated by its `positions` unless the options say where they stand; with `slotMapping` they must.
+   * Padding (-1) among the positions, and tokens that `where` skips, are not stored.
+   * @param options Those of forward, `out` being one tensor, and how to quantise.
+   * @returns The rotated q: a new tensor, or that of `options.out`.
+   * @throws RopeArgumentError, RopeDisposedError, RopeDeviceError: nothing has been written. RopeFaultError: a position, request, page, place or slot
+   * out of range; that token has not been written, the others have.
+   * @example
+   * ```ts
+   * import { PagedKVCache, RotaryEmbedding, Tensor } from "@librope/rope";
+   *
+   * using rope = new RotaryEmbedding({ dim: 64 });
+   * using cache = new PagedKVCache({ numPages: 8, pageSize: 16, numKVHeads: 2, headDim: 64, dtype: "float16" });
+   * using q = Tensor.random([3, 8, 64], { dtype: "float16" }); // a token of request 0 and two of request 1
+   * using k = Tensor.random([3, 2, 64], { dtype: "float16" });
+   * using v = Tensor.random([3, 2, 64], { dtype: "float16" });
+   * const where = { indptr: [0, 1, 3], indices: [5, 2, 7], batchIndices: [0, 1, 1], positions: [4, 20, 21] };
+   * using rotated = rope.append(q, k, v, cache, where, { qNorm: { eps: 1e-6 }, kNorm: { eps: 1e-6 } });
+   * ```
+   */
+  append(q: Tensor, k: Tensor, v: Tensor | null, cache: PagedKVCache, where: AppendTarget, options?: AppendOptions): Tensor {
+    const operation = "RotaryEmbedding.append";
+    this.#check(operation, q, k, options, appendKeys, where);
+    return appendRotated(operation, { setting: this.#setting, cos: null, sin: null, rotaryDim: 0 }, q, k, v, cache, where, options);
+  }
+
+  /**
    * The cosines and sines that a rotation uses, attention factor included; 1 and 0 for padding. Those of a `conjugate` embedding are cos and -sin.
    *
    * @param positions [n], with several axes [axes, n] (numbers axis by axis); as in {@linkcode ForwardOptions}.
@@ -305,7 +382,8 @@ export class RotaryEmbedding {
     const operation = "RotaryEmbedding.cosSin";
     this.#alive(operation);
     checkCallOptions(operation, options, ["contextLength"]);
-    return this.#cosSin(operation, positions, options?.contextLength);
+    const setting = this.#settingOf(operation, options?.contextLength);
+    return cosSinAt(operation, setting, this.#heads, this.rotaryDim / 2, positions, this.#state);
   }
 
   /**
@@ -339,49 +417,7 @@ export class RotaryEmbedding {
         "cosSin has their cosines and sines.",
       );
     }
-    using positions = Tensor.arange(rows, { device: this.device });
-    const { cos, sin } = this.#cosSin(operation, positions, options?.contextLength);
-    try {
-      const cache = Tensor.empty([rows, this.rotaryDim], { dtype, device: this.device });
-      using left = cache.slice(1, 0, this.rotaryDim / 2);
-      using right = cache.slice(1, this.rotaryDim / 2, this.rotaryDim);
-      left.copyFrom(cos);
-      right.copyFrom(sin);
-      return cache;
-    } finally {
-      cos.dispose();
-      sin.dispose();
-    }
-  }
-
-  #cosSin(operation: string, positions: Indices, contextLength: number | undefined): { cos: Tensor; sin: Tensor } {
-    const given = contextLength === undefined ? 1 : checkInteger(operation, "contextLength", contextLength, 1);
-    const frequencies = this.#byLength?.at(operation, given) ?? this.#frequencies;
-    const at = resolvePositionList(operation, positions, this.axes, this.#state);
-    let cos: Tensor | null = null;
-    let sin: Tensor | null = null;
-    try {
-      const stream = stateOf(at).current;
-      const tokens = geometryOf(at).shape.at(-1) ?? 0;
-      const shape = this.#heads > 0 ? [tokens, this.#heads, this.rotaryDim / 2] : [tokens, this.rotaryDim / 2];
-      cos = allocate(operation, denseGeometry("float32", shape), stream);
-      sin = allocate(operation, denseGeometry("float32", shape), stream);
-      cosSinBlock.u32(cosSinLayout.flags, this.#setting.flags);
-      cosSinBlock.stream(cosSinLayout.stream, stream);
-      cosSinBlock.u64(cosSinLayout.frequencies, frequencies.handle);
-      cosSinBlock.tensor(cosSinLayout.positions, at);
-      cosSinBlock.output(cosSinLayout.cos, cos);
-      cosSinBlock.output(cosSinLayout.sin, sin);
-      cosSinBlock.u8(cosSinLayout.angles, this.#setting.angles);
-      cosSinBlock.call(operation);
-      return { cos, sin };
-    } catch (error) {
-      cos?.dispose();
-      sin?.dispose();
-      throw error;
-    } finally {
-      if (at !== positions) at.dispose();
-    }
+    return cosSinTable(operation, this.#settingOf(operation, options?.contextLength), this.rotaryDim / 2, rows, dtype, this.#state);
   }
 
   /** The device of `cosSin` results. */
@@ -426,16 +462,22 @@ export class RotaryEmbedding {
     return (this.#axisOfPair?.[pair] ?? 0) * (this.rotaryDim / 2) + pair;
   }
 
+  /** How it rotates, without a contextLength by the frequencies of the original length. */
+  #settingOf(operation: string, contextLength: number | undefined): Setting {
+    const length = contextLength === undefined ? 1 : checkInteger(operation, "contextLength", contextLength, 1);
+    return { ...this.#setting, frequencies: (this.#byLength?.at(operation, length) ?? this.#frequencies).handle };
+  }
+
   #read(operation: string): { exact: Float64Array<ArrayBuffer>; invFreq: Float32Array<ArrayBuffer> } {
     this.#alive(operation);
     return this.#values ??= this.#frequencies.read(operation);
   }
 
-  #alive(operation: string): void {
+  #alive(operation: string, argument: string = "this"): void {
     if (this.#frequencies.handle === 0) {
       throw new RopeDisposedError({
         operation,
-        argument: "this",
+        argument,
         expected: "a live RotaryEmbedding",
         actual: "one that was disposed of",
         advice: "Make a new one; equal ones share their frequencies.",
@@ -447,8 +489,9 @@ export class RotaryEmbedding {
     operation: string,
     q: Tensor,
     k: Tensor | null,
-    options: ForwardOptions | undefined,
+    options: InplaceOptions | undefined,
     keys: readonly string[],
+    where: AppendTarget | null = null,
   ): void {
     this.#alive(operation);
     checkQueryKey(operation, q, k);
@@ -458,11 +501,7 @@ export class RotaryEmbedding {
         throw argumentError(operation, "headDim", `${this.dim}, the dim of the embedding`, describe(options.headDim));
       }
     }
-    if (this.axes > 1) this.#checkPlacement(operation, options);
-    if (this.#byLength !== null) {
-      const length = contextLengthOf(operation, q, options, this.#maxSeqLen);
-      this.#setting.frequencies = this.#byLength.at(operation, length).handle;
-    }
+    this.#settingAt(operation, q, options, where);
     const { shape } = geometryOf(q);
     if (shape.length > 2 && shape[shape.length - 1] !== this.dim) {
       throw argumentError(
@@ -474,8 +513,19 @@ export class RotaryEmbedding {
     }
   }
 
+  /** How it rotates the tokens of q, until the next call. */
+  #settingAt(operation: string, q: Tensor, options: InplaceOptions | undefined, where: AppendTarget | null): Setting {
+    if (this.axes > 1) this.#checkPlacement(operation, options);
+    if (this.#byLength !== null) {
+      const placed = where === null || isPlaced(options) ? options : { positions: where.positions, contextLength: options?.contextLength };
+      const length = contextLengthOf(operation, q, placed, this.#maxSeqLen);
+      this.#setting.frequencies = this.#byLength.at(operation, length).handle;
+    }
+    return this.#setting;
+  }
+
   /** With several axes only positions say where a token stands. */
-  #checkPlacement(operation: string, options: ForwardOptions | undefined): void {
+  #checkPlacement(operation: string, options: InplaceOptions | undefined): void {
     const several = `for the embedding has ${this.axes} axes`;
     for (const name of ["offset", "indptr", "offsets"] as const) {
       const value: unknown = options?.[name];
@@ -487,24 +537,4 @@ export class RotaryEmbedding {
       throw argumentError(operation, "positions", `given as [${this.axes}, ...], ${several}`, "undefined");
     }
   }
-}
-
-type CacheDType = NonNullable<CosSinCacheOptions["dtype"]>;
-const cacheDTypes: readonly CacheDType[] = ["float32", "float16", "bfloat16"];
-
-/** Checks the dtype of a table; undefined reads as "float32". */
-export function checkCacheDType(operation: string, argument: string, value: unknown): CacheDType {
-  return value === undefined ? "float32" : checkChoice(operation, argument, value, cacheDTypes);
-}
-
-/** Options of {@linkcode RotaryEmbedding.cosSinCache}. */
-export interface CosSinCacheOptions extends CosSinOptions {
-  /** "float32", "float16" or "bfloat16", to which each value is rounded once. Default "float32". */
-  readonly dtype?: "float32" | "float16" | "bfloat16" | undefined;
-}
-
-/** Options of {@linkcode RotaryEmbedding.cosSin}. */
-export interface CosSinOptions {
-  /** The length of the longest sequence, for rules that depend on it ("dynamic", "longrope"). A positive integer. Default: the original length. */
-  readonly contextLength?: number | undefined;
 }

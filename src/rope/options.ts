@@ -60,8 +60,53 @@ export interface CallOptions {
   readonly stream?: Stream | undefined;
 }
 
+/**
+ * An RMS-norm of q's or k's heads in the same launch as the rotation: y = x / sqrt(mean(x^2) + eps) * weight, computed in float32 (of float64 tensors in
+ * float64) and not rounded before the rotation. Padding is not normed. Zhang and Sennrich 2019; Qwen3 and Gemma 3 norm each head before the rotation,
+ * OLMo 2 the whole width, HunYuan each head after it.
+ */
+export interface NormOptions {
+  /** [D], or over the width [H * D]; float32 or the dtype of q and k. Default: none, as if it were 1. */
+  readonly weight?: Tensor | undefined;
+  /** Added to the mean of the squares. At least 0. */
+  readonly eps: number;
+  /** The rotation. Default "before". */
+  readonly when?: "before" | "after" | undefined;
+  /** Each head by itself, or all heads of a token together. Default "head". */
+  readonly over?: "head" | "width" | undefined;
+  /** Multiply by 1 + weight (Gemma). Default false. */
+  readonly unitOffset?: boolean | undefined;
+}
+
+/** What else is done to q and k in the launch that rotates them. */
+export interface FusedOptions {
+  /** A norm of q. */
+  readonly qNorm?: NormOptions | undefined;
+  /** A norm of k. */
+  readonly kNorm?: NormOptions | undefined;
+  /**
+   * A number for each token, by which the whole rows of q are multiplied after rotation and norm (Llama 4's temperature): [nnz], [B, S] or [S], float32;
+   * padding is not scaled. Numbers on the host are uploaded for the call.
+   */
+  readonly qScale?: Tensor | readonly number[] | Float32Array | Float64Array | undefined;
+  /** The leading tokens of each batch row, or request of `indptr`, that are left unrotated; positions are given for them too. Default 0. */
+  readonly prefix?: number | undefined;
+}
+
+/** How what goes to a float8 cache is quantised: stored = fp8(x * scale), to nearest even, saturating. For a cache of another dtype none may be given. */
+export interface QuantizeOptions {
+  /** Of q, with `quantizeQ`. Default 1. */
+  readonly scaleQ?: number | undefined;
+  /** Of k. Default 1. */
+  readonly scaleK?: number | undefined;
+  /** Of v. Default 1. */
+  readonly scaleV?: number | undefined;
+  /** Return q in the cache's dtype too. Default false: in its own. */
+  readonly quantizeQ?: boolean | undefined;
+}
+
 /** Options of {@linkcode RotaryEmbedding.forwardInplace}: those of {@linkcode RotaryEmbedding.forward} without `out`. */
-export interface InplaceOptions extends PlacementOptions, CallOptions {
+export interface InplaceOptions extends PlacementOptions, CallOptions, FusedOptions {
   /**
    * The length of the longest sequence, for rules that depend on it ("dynamic", "longrope"): it decides the frequencies of the whole call. A positive
    * integer. Default: the largest position that the host knows + 1 (of a tensor only where it is on the CPU and no graph is recorded), else maxSeqLen.
@@ -74,8 +119,8 @@ export interface InplaceOptions extends PlacementOptions, CallOptions {
 /** Options of the methods of {@linkcode RotaryEmbedding} that rotate. */
 export interface ForwardOptions extends InplaceOptions {
   /**
-   * Write here instead of into new tensors: two tensors (the second null where k is) for `forward`, one for `rotate`; `forwardInplace` takes none. A
-   * tensor that is exactly the input is the in-place call.
+   * Write here instead of into new tensors, of the dtypes of q and k: two tensors (the second null where k is) for `forward`, one for `rotate`;
+   * `forwardInplace` takes none. A tensor that is exactly the input is the in-place call.
    */
   readonly out?: Tensor | readonly [Tensor, Tensor | null] | undefined;
 }
@@ -83,6 +128,12 @@ export interface ForwardOptions extends InplaceOptions {
 /** {@linkcode ForwardOptions} as {@linkcode RotaryEmbedding.rotate} takes them. */
 export interface RotateOptions extends InplaceOptions {
   /** Write here instead of into a new tensor. */
+  readonly out?: Tensor | undefined;
+}
+
+/** Options of {@linkcode RotaryEmbedding.append}. */
+export interface AppendOptions extends InplaceOptions, QuantizeOptions {
+  /** Write q here instead of into a new tensor: of q's dtype, which may be q itself, or with `quantizeQ` of the cache's. */
   readonly out?: Tensor | undefined;
 }
 
@@ -120,11 +171,19 @@ export interface Llama31Options {
 
 /** The keys of {@linkcode PlacementOptions}. */
 export const placementKeys: readonly string[] = ["positions", "offset", "indptr", "offsets"];
-const callKeys: readonly string[] = ["inverse", "headDim", "stream"];
+/** The keys of {@linkcode CallOptions}. */
+export const callKeys: readonly string[] = ["inverse", "headDim", "stream"];
+/** The keys of {@linkcode NormOptions}. */
+export const normKeys: readonly string[] = ["weight", "eps", "when", "over", "unitOffset"];
+const fusedKeys: readonly string[] = ["qNorm", "kNorm", "qScale", "prefix"];
+/** The keys of {@linkcode QuantizeOptions}. */
+export const quantizeKeys: readonly string[] = ["scaleQ", "scaleK", "scaleV", "quantizeQ"];
 /** The keys of {@linkcode InplaceOptions}. */
-export const inplaceKeys: readonly string[] = [...placementKeys, ...callKeys, "contextLength", "seqLen"];
+export const inplaceKeys: readonly string[] = [...placementKeys, ...callKeys, ...fusedKeys, "contextLength", "seqLen"];
 /** The keys of {@linkcode ForwardOptions}. */
 export const forwardKeys: readonly string[] = [...inplaceKeys, "out"];
+/** The keys of {@linkcode AppendOptions}. */
+export const appendKeys: readonly string[] = [...forwardKeys, ...quantizeKeys];
 /** The keys of {@linkcode RopeInplaceOptions}. */
 export const ropeInplaceKeys: readonly string[] = ["rotaryDim", "rotaryOffset", "pairing", "ropeScale", "ropeTheta", "angles", ...callKeys];
 

@@ -5,14 +5,16 @@ import { checkTensor, geometryOf, stateOf } from "../tensor/operations.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import type { Indices } from "./options.ts";
 
-type HostArray = Exclude<Indices, Tensor>;
+/** Indices that stand on the host. */
+export type HostIndices = Exclude<Indices, Tensor>;
 
 /** Whether a value is an array of any kind; a tensor is none. */
-function isHostArray(value: unknown): value is HostArray {
+function isHostArray(value: unknown): value is HostIndices {
   return Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
 }
 
-function checkHostArray(operation: string, argument: string, value: unknown, state: DeviceState): HostArray {
+/** A value that is no tensor: it must be an array, and no graph be recorded. */
+export function checkHostArray(operation: string, argument: string, value: unknown, state: DeviceState): HostIndices {
   if (!isHostArray(value)) throw argumentError(operation, argument, "a Tensor or an array of numbers", describe(value));
   if (state.recording !== null) {
     throw argumentError(
@@ -51,7 +53,7 @@ function uploadBigIntegers(values: BigInt64Array | BigUint64Array, shape: number
  * Positions on the host. Typed arrays of a dtype that positions have are taken as they are. Those of other floats become float32, in which -1 is a
  * position; a Float64Array of integers stays exact unless it holds a -1, which would be padding among integers.
  */
-function uploadPositions(operation: string, values: HostArray, shape: number[], state: DeviceState): Tensor {
+function uploadPositions(operation: string, values: HostIndices, shape: number[], state: DeviceState): Tensor {
   if (values instanceof Int32Array || values instanceof Float32Array) return Tensor.from(values, shape, { device: state.device });
   if (values instanceof BigInt64Array || values instanceof BigUint64Array) return uploadBigIntegers(values, shape, state);
   if (
@@ -97,11 +99,11 @@ export function resolvePositionList(operation: string, given: unknown, axes: num
   return uploadPositions(operation, values, axes === 1 ? [each] : [axes, each], state);
 }
 
-/** Integers on the host, of any kind of array, as an int32 or int64 tensor. */
-function uploadIntegers(
+/** Integers on the host, of any kind of array, as an int32 or int64 tensor. `check` says of an entry that cannot be what it must be. */
+export function uploadIntegers(
   operation: string,
   argument: string,
-  values: HostArray,
+  values: HostIndices,
   state: DeviceState,
   check: (value: number, index: number) => string | undefined,
 ): Tensor {
@@ -110,7 +112,7 @@ function uploadIntegers(
     const entry: unknown = values[i];
     const value = typeof entry === "bigint" ? Number(entry) : entry;
     if (typeof value !== "number" || !Number.isSafeInteger(value)) {
-      throw argumentError(operation, `${argument}[${i}]`, "an integer", describe(entry));
+      throw argumentError(operation, `${argument}[${i}]`, typeof entry === "bigint" ? "below 2^53 in size" : "an integer", describe(entry));
     }
     const wrong = check(value, i);
     if (wrong !== undefined) throw argumentError(operation, `${argument}[${i}]`, wrong, String(value));

@@ -1,11 +1,13 @@
-// The one way to rope_rotate: options resolved to tensors and numbers, written into the block, run.
-import { argumentError, checkInteger } from "../arguments.ts";
+// The short way to rope_rotate, for what only rotates: options resolved to tensors and numbers, written into the block, run.
+import { checkInteger } from "../arguments.ts";
 import { resolveStream, type Stream } from "../device/stream.ts";
 import { Block } from "../native/block.ts";
 import { layouts } from "../native/layouts.ts";
 import { allocateLike, geometryOf, stateOf } from "../tensor/operations.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { checkOut, type Indices, type InplaceOptions, inverseFlag, placementKeys } from "./options.ts";
+import { isFused, rotateFused } from "./fused.ts";
+import { checkOut, type Indices, type InplaceOptions, inverseFlag } from "./options.ts";
+import { checkSeqLen, severalPlacements } from "./placement.ts";
 import { resolveIndptr, resolveOffsets, resolvePositions } from "./positions.ts";
 
 /** What a rotation is besides its tensors and its options. One object per embedding; the functional calls reuse one among them. */
@@ -26,10 +28,11 @@ export interface Setting {
 }
 
 const layout = layouts.rotate_args;
-const block = new Block(layout, "rope_rotate");
+// As far as the rotation goes: what is beyond `size` counts as absent. The rest is pipeline.ts's.
+const block = new Block({ size: layout.cos }, "rope_rotate");
 
 /**
- * qOut, kOut = q, k rotated. What is a tensor has been checked to be one, the options to have no other keys; their values are checked here.
+ * qOut, kOut = q, k rotated, and normed and scaled where the options say so. What is a tensor has been checked to be one, the options to have no other keys; their values are checked here.
  * Allocates only where positions, indptr or offsets stand on the host.
  */
 export function rotateInto(
@@ -42,6 +45,7 @@ export function rotateInto(
   given: Indices | undefined,
   options: InplaceOptions | undefined,
 ): void {
+  if (options !== undefined && isFused(options)) return rotateFused(operation, setting, q, k, qOut, kOut, given, options);
   const { frequencies, pairing, angles, rotaryOffset, axes } = setting;
   let flags = setting.flags;
   let headDim = geometryOf(q).shape.length === 2 ? setting.headDim : 0;
@@ -97,24 +101,6 @@ export function rotateInto(
     if (indptr !== null && indptr !== givenIndptr) indptr.dispose();
     if (offsets !== null && offsets !== givenOffsets) offsets.dispose();
   }
-}
-
-function severalPlacements(operation: string, options: InplaceOptions): Error {
-  const given = placementKeys.filter((name) => options[name as keyof InplaceOptions] !== undefined);
-  if (given[0] !== "positions" && given.length < 2) given.unshift("positions");
-  return argumentError(
-    operation,
-    "options",
-    "an object with only one of positions, offset and indptr/offsets",
-    `one with ${given.join(" and ")}`,
-  );
-}
-
-function checkSeqLen(operation: string, value: unknown, q: Tensor): void {
-  const seqLen = checkInteger(operation, "seqLen", value, 0);
-  const { shape } = geometryOf(q);
-  const length = shape.length === 4 ? shape[1] : shape[0];
-  if (seqLen !== length) throw argumentError(operation, "seqLen", `${length}, the length of q`, String(seqLen));
 }
 
 /** Rotates into `out`, or into new tensors of the shapes and dtypes of q and k. */

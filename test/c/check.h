@@ -43,7 +43,10 @@
   X(rope_frequencies_read, rope_frequencies_read_args) \
   X(rope_frequencies_release, rope_frequencies_args)   \
   X(rope_rotate, rope_rotate_args)                     \
-  X(rope_cos_sin, rope_cos_sin_args)
+  X(rope_cos_sin, rope_cos_sin_args)                   \
+  X(rope_shift, rope_shift_args)                       \
+  X(rope_seq_lens, rope_seq_lens_args)                 \
+  X(rope_batch_indices, rope_batch_indices_args)
 
 // ---- checks -------------------------------------------------------------------------------------------------------------
 
@@ -104,6 +107,16 @@ static inline void check_error(int32_t wanted, const char* argument, int32_t sta
   if (strcmp(e->argument, argument) != 0) fprintf(stderr, "  \"%s\" instead of \"%s\"\n", e->argument, argument);
 }
 #define CHECK_ERROR(status, argument, call) check_error((status), (argument), (call), __FILE__, __LINE__, #call)
+
+static inline void check_fault_is(uint32_t code, int64_t request, int64_t index, int64_t value, int64_t limit, const char* file, int line) {
+  const rope_fault* const f = &last_error.fault;
+  const int holds = f->code == code && f->request == request && f->index == index && f->value == value && f->limit == limit;
+  check(holds, file, line, "the record holds the first fault");
+  if (holds) return;
+  fprintf(stderr, "  code %u, request %lld, index %lld, value %lld, limit %lld\n", (unsigned)f->code, (long long)f->request,
+          (long long)f->index, (long long)f->value, (long long)f->limit);
+}
+#define CHECK_FAULT(code, request, index, value, limit) check_fault_is((code), (request), (index), (value), (limit), __FILE__, __LINE__)
 
 // Zeros, and the size that every block begins with.
 #define START(block) (memset(&(block), 0, sizeof(block)), (block).size = (uint32_t)sizeof(block))

@@ -165,7 +165,7 @@ class Worker {
     if (refused && (error->argument[0] == 0 || error->expected[0] == 0 || error->actual[0] == 0)) fail("left a text empty");
     if (refused && (std::strstr(error->actual, "0x") != nullptr || std::strstr(error->expected, "0x") != nullptr))
       fail("printed an address");
-    if (status == ROPE_FAULT && (error->fault.code < ROPE_FAULT_POSITION || error->fault.code > ROPE_FAULT_INDPTR))
+    if (status == ROPE_FAULT && (error->fault.code < ROPE_FAULT_POSITION || error->fault.code > ROPE_FAULT_LENGTH))
       fail("has no fault's code");
   }
 
@@ -273,6 +273,9 @@ using Freq = rope_frequencies_args;
 using Read = rope_frequencies_read_args;
 using Rotate = rope_rotate_args;
 using CosSin = rope_cos_sin_args;
+using Shift = rope_shift_args;
+using SeqLens = rope_seq_lens_args;
+using BatchIndices = rope_batch_indices_args;
 
 const std::vector<Number> abi = numbers(&Abi::capacity, &Abi::length), realm = numbers(&Realm::realm),
                           usages = numbers(&Usage::handles, &Usage::bytes),
@@ -299,7 +302,10 @@ const std::vector<Number> abi = numbers(&Abi::capacity, &Abi::length), realm = n
                           named = numbers(&Freq::frequencies), read = numbers(&Read::frequencies, &Read::count),
                           rotate = numbers(&Rotate::flags, &Rotate::stream, &Rotate::frequencies, &Rotate::offset, &Rotate::head_dim,
                                            &Rotate::rotary_offset, &Rotate::pairing, &Rotate::angles, &Rotate::reserved),
-                          cos_sin = numbers(&CosSin::flags, &CosSin::stream, &CosSin::frequencies, &CosSin::angles);
+                          cos_sin = numbers(&CosSin::flags, &CosSin::stream, &CosSin::frequencies, &CosSin::angles),
+                          shift = numbers(&Shift::flags, &Shift::stream, &Shift::frequencies, &Shift::delta, &Shift::rotary_offset,
+                                          &Shift::pairing, &Shift::angles, &Shift::reserved),
+                          seq_lens = numbers(&SeqLens::stream, &SeqLens::page_size), batch_indices = numbers(&BatchIndices::stream);
 
 #define ENTRY(function, args) #function, sizeof(args), call < function>
 #define AT(args, field) offsetof(args, field)
@@ -347,6 +353,9 @@ const std::vector<Entry> entries = {
     {ENTRY(rope_frequencies_release, Freq), &Blocks::fill_frequencies_release, 10, 10, 0, named, {}, {kFrequencies, AT(Freq, frequencies)}},
     {ENTRY(rope_rotate, Rotate), &Blocks::fill_rotate, 350, 25, 2, rotate, {}, {}},
     {ENTRY(rope_cos_sin, CosSin), &Blocks::fill_cos_sin, 100, 25, 2, cos_sin, {}, {}},
+    {ENTRY(rope_shift, Shift), &Blocks::fill_shift, 100, 20, 5, shift, {}, {}},
+    {ENTRY(rope_seq_lens, SeqLens), &Blocks::fill_seq_lens, 30, 25, 5, seq_lens, {}, {}},
+    {ENTRY(rope_batch_indices, BatchIndices), &Blocks::fill_batch_indices, 30, 25, 5, batch_indices, {}, {}},
 };
 
 // Whether the table has every entry point of check.h, whose list is complete.

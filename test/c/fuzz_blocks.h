@@ -52,7 +52,7 @@ class Blocks {
   Random random;
   Memory memory;
   Mode mode = Mode::right;
-  alignas(16) char block[320];
+  alignas(16) char block[640];
   std::vector<Output> outputs;
 
   // ---- plausible blocks -------------------------------------------------------------------------------------------------
@@ -219,10 +219,57 @@ class Blocks {
     for (rope_tensor_ref* out : {&a.cos, &a.sin}) {
       std::vector<int64_t> shape{n, f.rotary_dim / 2};
       if (f.heads > 0) shape.insert(shape.begin() + 1, f.heads);
-      rope_tensor* const t = memory.place(false, ROPE_FLOAT32, shape, true);
-      for (int64_t i = t->rank - 1, stride = 1; i >= 0; stride *= t->shape[i--]) t->stride[i] = stride;
-      *out = output(t);
+      *out = output(contiguous(memory.place(false, ROPE_FLOAT32, shape, true)));
     }
+  }
+
+  void fill_shift() {
+    auto& a = args<rope_shift_args>();
+    a.stream = stream();
+    a.flags = random.chance(30) ? ROPE_CONJUGATE : 0;
+    a.frequencies = handle(kFrequencies);
+    for (int i = 0; i < 3 && handles_.shape_of(a.frequencies).axes > 1; ++i) a.frequencies = handle(kFrequencies);
+    const FrequencyShape f = handles_.shape_of(a.frequencies);
+    a.pairing = static_cast<uint8_t>(random.below(3));
+    a.angles = static_cast<uint8_t>(random.below(2));
+    const int64_t head_dim = f.rotary_dim + (random.chance(60) ? 0 : random.between(0, 9));
+    a.rotary_offset = random.between(0, head_dim - f.rotary_dim);
+    const int dtypes[] = {ROPE_FLOAT32, ROPE_FLOAT16, ROPE_BFLOAT16, ROPE_FLOAT8_E4M3FN, ROPE_FLOAT8_E5M2};
+    const int64_t pages = random.chance(3) ? 0 : random.between(1, 6), page_size = random.between(1, 4);
+    const PageTableValues table = page_table(pages, page_size);
+    a.cache = output(
+        memory.place(false, random.one_of(dtypes), {pages, page_size, f.heads > 0 ? f.heads : random.between(1, 3), head_dim}, true));
+    a.owners = output(contiguous(memory.place(false, ROPE_INT32, {pages}, true)));
+    a.page_indptr = integers(table.indptr);
+    a.page_indices = integers(table.ids);
+    a.last_page_len = integers(table.last_page_len);
+    std::vector<int64_t> deltas(table.last_page_len.size());
+    for (int64_t& delta : deltas) delta = random.between(-5000, 5000);
+    if (random.chance(50)) {
+      a.deltas = integers(deltas);
+    } else {
+      a.delta = random.chance(95) ? random.between(-5000, 5000) : random.edge();
+    }
+  }
+  void fill_seq_lens() {
+    auto& a = args<rope_seq_lens_args>();
+    a.stream = stream();
+    a.page_size = random.between(1, 20);
+    const PageTableValues table = page_table(random.between(0, 20), a.page_size);
+    a.page_indptr = integers(table.indptr);
+    a.last_page_len = integers(table.last_page_len);
+    a.seq_lens = output(memory.place(false, ROPE_INT32, {static_cast<int64_t>(table.last_page_len.size())}, false));
+  }
+  void fill_batch_indices() {
+    auto& a = args<rope_batch_indices_args>();
+    a.stream = stream();
+    const int64_t tokens = random.below(30);
+    std::vector<int64_t> indptr = rising(random.between(1, 6), tokens), lengths;
+    for (size_t i = 1; i < indptr.size(); ++i) lengths.push_back(indptr[i] - indptr[i - 1] + random.below(100));
+    a.indptr = integers(indptr);
+    a.seq_lens = integers(lengths);
+    a.batch_indices = output(memory.place(false, ROPE_INT32, {tokens}, false));
+    a.places = output(memory.place(false, ROPE_INT32, {tokens}, false));
   }
 
  private:
@@ -317,6 +364,51 @@ class Blocks {
     if (form == 2) a.offsets = indices(batch, 0, 4000, false);
     if (form == 3 && rank < 4) a.indptr = indices(requests + 1, 0, tokens, true);
     if (form == 3 && rank < 4 && random.chance(50)) a.offsets = indices(requests, 0, 4000, false);
+  }
+
+  // A vector of numbers, now and then with hostile ones among them. Threads leave the contents alone here too.
+  rope_tensor_ref integers(const std::vector<int64_t>& values) {
+    rope_tensor* const t = memory.place(true, random.chance(50) ? ROPE_INT32 : ROPE_INT64, {static_cast<int64_t>(values.size())}, false);
+    if (alone_) {
+      const bool bad = random.chance(10);
+      size_t i = 0;
+      each_element(*t, [&](int64_t offset) {
+        const int64_t value = values[i++];
+        if (static_cast<uint64_t>(offset + 1) * static_cast<uint64_t>(element_size(t->dtype)) > t->extent) return;
+        write(*t, offset, !bad || random.chance(70) ? value : random.chance(50) ? random.edge() : random.below(8), 0);
+      });
+    }
+    return reference(mode == Mode::random_bytes && random.chance(50) ? memory.wild(true) : t);
+  }
+  std::vector<int64_t> rising(int64_t count, int64_t most) {
+    std::vector<int64_t> values;
+    int64_t next = random.chance(70) ? 0 : random.between(0, most);
+    for (int64_t i = 0; i < count; ++i) {
+      values.push_back(next);
+      next += random.below(most - next + 1);
+    }
+    return values;
+  }
+  // Requests that share no page.
+  struct PageTableValues {
+    std::vector<int64_t> indptr, ids, last_page_len;
+  };
+  PageTableValues page_table(int64_t pages, int64_t page_size) {
+    PageTableValues table;
+    const int64_t first = random.below(pages + 1);
+    for (int64_t i = 0; i < pages; ++i) table.ids.push_back((i * 5 + first) % pages);
+    if (pages % 5 == 0) {
+      for (int64_t i = 0; i < pages; ++i) table.ids[static_cast<size_t>(i)] = pages - 1 - i;
+    }
+    table.indptr = rising(random.between(1, 5), pages);
+    for (size_t i = 1; i < table.indptr.size(); ++i) {
+      table.last_page_len.push_back(table.indptr[i] == table.indptr[i - 1] ? 0 : random.between(1, page_size));
+    }
+    return table;
+  }
+  static rope_tensor* contiguous(rope_tensor* t) {
+    for (int64_t i = t->rank - 1, stride = 1; i >= 0; stride *= t->shape[i--]) t->stride[i] = stride;
+    return t;
   }
 
   void spoil_numbers(const std::vector<Number>& numbers) {

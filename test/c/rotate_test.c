@@ -74,7 +74,8 @@ static rope_rotate_args start_rotate(void) {
 // ---- tensors: the same checks in every operation, here as q of a rotation -----------------------------------------------
 
 static void test_tensors(void) {
-  REFUSED(ROPE_ARGUMENT, "q", a.q = no_tensor());
+  REFUSED(ROPE_ARGUMENT, "q", a.q = a.k = no_tensor());
+  REFUSED(ROPE_ARGUMENT, "q_out", a.q = no_tensor());
   REFUSED(ROPE_ARGUMENT, "q_out", a.q_out = no_tensor());
   REFUSED(ROPE_ARGUMENT, "k_out", a.k_out = no_tensor());
   REFUSED(ROPE_ARGUMENT, "k_out", a.k = no_tensor());

@@ -111,7 +111,7 @@ class DeviceRegion {
           if (offset != field.offset || !lies_in(tensor, region_)) continue;
           const uint64_t size = size_of(tensor);
           for_each_element(tensor, region_, [&](uint64_t at) {
-            const bool leave = written && std::memcmp(&region_.before[at], &region_.after[at], size) != 0;
+            const bool leave = written && !operation.updates(field.name) && std::memcmp(&region_.before[at], &region_.after[at], size) != 0;
             if (leave || !written) std::fill_n(out.begin() + static_cast<ptrdiff_t>(at), size, leave);
           });
         }
@@ -176,11 +176,13 @@ void put_value(std::vector<uint8_t>* block, uint64_t offset, const Value& value)
   std::memcpy(block->data() + offset, &value, sizeof value);
 }
 
-// Several indices may be out of range, of which each device meets another first.
+// Several indices may be out of range, of which each device meets another first; of an indptr of tokens each finds the same.
 bool same_fault(const rope_fault& cpu, const rope_fault& cuda) {
-  if (cpu.code != cuda.code || cpu.limit != cuda.limit) return false;
-  if (cpu.request == cuda.request && cpu.index == cuda.index && cpu.value == cuda.value) return true;
-  return cpu.code == ROPE_FAULT_POSITION && (cuda.value > cuda.limit || cuda.value < -cuda.limit);
+  if (std::memcmp(&cpu, &cuda, sizeof cpu) == 0) return true;
+  if (cpu.code == ROPE_FAULT_INDPTR || cuda.code == ROPE_FAULT_INDPTR || cuda.code == ROPE_FAULT_NONE) return false;
+  return cuda.value > cuda.limit || cuda.value < -cuda.limit ||
+         (cuda.code != ROPE_FAULT_POSITION && (cuda.value < 0 || cuda.value == cuda.limit)) || cuda.code == ROPE_FAULT_PAGES ||
+         cuda.code == ROPE_FAULT_SHARED || cuda.code == ROPE_FAULT_LENGTH;
 }
 
 bool same_outcome(const rope_error& cpu, int32_t status) {

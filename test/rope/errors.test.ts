@@ -43,8 +43,25 @@ const functional: Refused = {
   ropeTheta: notPositive,
 };
 const llama31: Refused = { lowFreqFactor: [...notPositive, 5], highFreqFactor: [...notPositive, 0.5], oldContextLen: notPositive };
-const unknown: Refused = { qNorm: [{}], kNorm: [{}], qScale: [1], prefix: [0, 1], Offset: [3], position_ids: [[1]], interleave: [true] };
+const unknown: Refused = { Offset: [3], position_ids: [[1]], interleave: [true], scaleK: [1], embedding: [{}] };
+const plain: Refused = { ...unknown, qNorm: [{}], kNorm: [{}], qScale: [1], prefix: [0, 1] }; // only embeddings have them
+const eps = 1e-6;
+const norms: unknown[] = [
+  ...[null, 0, "rms", [], {}, new Float32Array(64), { weight: undefined }, { eps: -1 }, { eps: NaN }, { eps: Infinity }, { eps: "1e-6" }],
+  ...[{ eps, when: "later" }, { eps, when: true }, { eps, over: "row" }, { eps, over: null }, { eps, unitOffset: 1 }, {
+    eps,
+    epsilon: eps,
+  }],
+  ...[{ eps, unitOffset: true }, { eps, weight: null }, { eps, weight: [1] }, { eps, weight: new Float32Array(64) }],
+];
+const fused: Refused = {
+  qNorm: norms,
+  kNorm: norms,
+  qScale: [null, 1, "1", {}, [], [1], [1, 1, 1, 1, 1, "1"], [1, 1, 1, 1, 1, undefined], new Float32Array(7)],
+  prefix: [...notIntegers, -1],
+};
 const embedded: Refused = {
+  ...fused,
   ...placement,
   ...callOptions,
   positions,
@@ -73,13 +90,23 @@ function callables(device: Device): { all: Callable[]; dispose(): void } {
           ...ids === ""
             ? { ...placement, positions: [[0, 1, 2, 3, 4, 5]] }
             : { offset: [0], indptr: [[0, 6]], positions: [[0, 1, 2, 3, 4, 5]] },
-          ...unknown,
+          ...plain,
         };
         const call = (q: unknown, k: unknown, options?: unknown): unknown =>
           ids === "" ? loose[name]?.(q, k, options) : loose[name]?.(q, k, [0, 1, 2, 3, 4, 5], options);
         all.push({ name, inplace: inplace !== "", refused, call });
       }
     }
+  }
+  const table = Tensor.zeros([6, 64], { device });
+  for (const name of ["applyRopeWithCosSinCache", "applyRopeWithCosSinCacheInplace"]) {
+    const { ropeScale: _scale, ropeTheta: _theta, angles: _angles, ...shape } = functional;
+    all.push({
+      name,
+      inplace: name.endsWith("Inplace"),
+      refused: { ...shape, ...plain, ropeTheta: [1e4], ropeScale: [1], angles: ["exact"], offset: [0], positions: [[0, 1, 2, 3, 4, 5]] },
+      call: (q, k, options) => loose[name]?.(q, k, null, table, options),
+    });
   }
   const methods = embedding as unknown as Record<string, (...args: unknown[]) => unknown>;
   for (const method of ["forward", "forwardInplace"]) {
@@ -96,7 +123,8 @@ function callables(device: Device): { all: Callable[]; dispose(): void } {
     refused: { ...embedded, ...unknown },
     call: (q, _k, options) => methods["rotate"]?.(q, options),
   });
-  return { all, dispose: () => embedding.dispose() };
+  const dispose = (): void => [embedding, table].forEach((one) => one.dispose());
+  return { all, dispose };
 }
 
 /** The call must throw a RopeError of this kind; its message says what to do and holds no address. */

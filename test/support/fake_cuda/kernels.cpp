@@ -3,6 +3,8 @@
 #include <functional>
 
 #include "../../../csrc/device/cuda.h"
+#include "../../../csrc/kv/shift.h"
+#include "../../../csrc/kv/tables.h"
 #include "../../../csrc/rope/rotate.h"
 #include "../../../csrc/tensor/copy.h"
 #include "../../../csrc/tensor/fill.h"
@@ -33,5 +35,10 @@ void copy_cuda(const CopyParams& params, const CudaLaunch& launch) { queue(param
 void fill_cuda(const FillParams& params, const CudaLaunch& launch) { queue(params, launch, fill_cpu, CudaOperation::none); }
 void rotate_cuda(const RotateParams& params, const CudaLaunch& launch) { queue(params, launch, rotate_cpu, CudaOperation::rotate); }
 void cos_sin_cuda(const CosSinParams& params, const CudaLaunch& launch) { queue(params, launch, cos_sin_cpu, CudaOperation::cos_sin); }
+void shift_cuda(const ShiftParams& params, const CudaLaunch& launch) { queue(params, launch, shift_cpu, CudaOperation::shift); }
+void seq_lens_cuda(const SeqLensParams& params, const CudaLaunch& launch) { queue(params, launch, seq_lens_cpu, CudaOperation::seq_lens); }
+void batch_indices_cuda(const BatchIndicesParams& params, const CudaLaunch& launch) {
+  queue(params, launch, batch_indices_cpu, CudaOperation::batch_indices);
+}
 
 }  // namespace rope

@@ -311,6 +311,7 @@ int driver() { return static_cast<int>(setting("FAKE_CUDA_DRIVER", 13000)); }
 
 namespace fake_cuda {
 void submit(cudaStream_t stream, Work work) { stream->submit(std::move(work)); }
+cudaError_t error() { return sticky; }
 }  // namespace fake_cuda
 
 extern "C" {
@@ -536,8 +537,8 @@ cudaError_t cudaFreeHost(void* memory) {
   give(memory, bytes);
   return answer();
 }
-cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
-  if (stream->records()) return cudaErrorStreamCaptureUnsupported;
+cudaError_t cudaMemcpyAsync(void* target, const void* source, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  if (stream->records() && kind != cudaMemcpyDeviceToDevice) return cudaErrorStreamCaptureUnsupported;
   if (is_foreign(target) || is_foreign(source)) return cudaErrorInvalidValue;
   if (region_of(source) != nullptr) {
     stream->submit([target, source, bytes] { std::memcpy(target, source, bytes); });

@@ -22,12 +22,16 @@ namespace recording {
 // What a GPU makes of the same bytes: the same bits; or, as test/cuda/twin.h allows, NaNs of its own and other last digits of float64.
 enum class Result { exact, close };
 
-// Every operation that takes tensors, what its result is like, and the tensors that it writes; it reads the others of its block.
-#define RECORDED_OPERATIONS(X)         \
-  X(rope_copy, exact, "target")        \
-  X(rope_fill, exact, "target")        \
-  X(rope_rotate, close, "q_out k_out") \
-  X(rope_cos_sin, exact, "cos sin")
+// Every operation that takes tensors, what its result is like, the tensors that it writes, and those of them that it reads before; it reads the
+// others of its block.
+#define RECORDED_OPERATIONS(X)                                         \
+  X(rope_copy, exact, "target", "")                                    \
+  X(rope_fill, exact, "target", "")                                    \
+  X(rope_rotate, close, "q_out k_out v_out q_rest_out k_rest_out", "") \
+  X(rope_cos_sin, exact, "cos sin", "")                                \
+  X(rope_shift, exact, "cache owners", "cache")                        \
+  X(rope_seq_lens, exact, "seq_lens", "")                              \
+  X(rope_batch_indices, exact, "batch_indices places", "")
 
 struct Operation {
   std::string_view name;
@@ -36,9 +40,13 @@ struct Operation {
   int32_t (*call)(const void* block, rope_error* error);
   Result result;
   std::string_view written;  // fields of the block
+  std::string_view updated;  // of these, what is read too
 
-  constexpr bool writes(std::string_view field) const {
-    for (std::string_view rest = written; !rest.empty();) {
+  constexpr bool writes(std::string_view field) const { return lists(written, field); }
+  constexpr bool updates(std::string_view field) const { return lists(updated, field); }
+
+  static constexpr bool lists(std::string_view names, std::string_view field) {
+    for (std::string_view rest = names; !rest.empty();) {
       const size_t end = std::min(rest.find(' '), rest.size());
       if (rest.substr(0, end) == field) return true;
       rest.remove_prefix(std::min(end + 1, rest.size()));
@@ -47,13 +55,14 @@ struct Operation {
   }
 };
 
-#define RECORDED_OPERATION(name, result, written)                                                            \
+#define RECORDED_OPERATION(name, result, written, updated)                                                   \
   {#name,                                                                                                    \
    #name "_args",                                                                                            \
    sizeof(name##_args),                                                                                      \
    [](const void* block, rope_error* error) { return name(static_cast<const name##_args*>(block), error); }, \
    Result::result,                                                                                           \
-   written},
+   written,                                                                                                  \
+   updated},
 inline constexpr Operation kOperations[] = {RECORDED_OPERATIONS(RECORDED_OPERATION)};
 #undef RECORDED_OPERATION
 

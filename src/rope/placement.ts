@@ -1,0 +1,31 @@
+// Checks of where the tokens of a call stand that the short way (rotate.ts) and the pipeline (fused.ts) share.
+import { argumentError, checkInteger } from "../arguments.ts";
+import { geometryOf } from "../tensor/operations.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { placementKeys, type PlacementOptions } from "./options.ts";
+
+/** Whether any option says where the tokens stand. */
+export function isPlaced(options: PlacementOptions | undefined): boolean {
+  return options !== undefined &&
+    (options.positions !== undefined || options.offset !== undefined || options.indptr !== undefined || options.offsets !== undefined);
+}
+
+/** The error of more than one of positions, offset and indptr/offsets. */
+export function severalPlacements(operation: string, options: PlacementOptions): Error {
+  const given = placementKeys.filter((name) => options[name as keyof PlacementOptions] !== undefined);
+  if (given[0] !== "positions" && given.length < 2) given.unshift("positions");
+  return argumentError(
+    operation,
+    "options",
+    "an object with only one of positions, offset and indptr/offsets",
+    `one with ${given.join(" and ")}`,
+  );
+}
+
+/** `seqLen`, which only has to be q's. */
+export function checkSeqLen(operation: string, value: unknown, q: Tensor): void {
+  const seqLen = checkInteger(operation, "seqLen", value, 0);
+  const { shape } = geometryOf(q);
+  const length = shape.length === 4 ? shape[1] : shape[0];
+  if (seqLen !== length) throw argumentError(operation, "seqLen", `${length}, the length of q`, String(seqLen));
+}
