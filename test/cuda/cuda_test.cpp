@@ -4,6 +4,7 @@
 #include <cinttypes>
 #include <thread>
 
+#include "kv_cases.h"
 #include "rotate_cases.h"
 #include "tensor_cases.h"
 
@@ -416,5 +417,8 @@ int main(int argc, char** argv) {
   for (uint64_t i = 0; i < cases / 4; ++i) test_cos_sin(40000 + i);
   for (uint64_t i = 0; i < cases; ++i) test_copy(60000 + i);
   for (uint64_t i = 0; i < cases / 2; ++i) test_fill(80000 + i);
+  for (uint64_t i = 0; i < cases / 2; ++i) test_shift(100000 + i);
+  for (uint64_t i = 0; i < cases / 4; ++i) test_seq_lens(120000 + i);
+  for (uint64_t i = 0; i < cases / 4; ++i) test_batch_indices(140000 + i);
   return finish("cuda_test");
 }
