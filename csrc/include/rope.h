@@ -216,7 +216,8 @@ typedef struct rope_stream_args {
 } rope_stream_args;
 ROPE_API int32_t rope_stream_create(rope_stream_args* args, rope_error* error);
 ROPE_API int32_t rope_stream_destroy(const rope_stream_args* args, rope_error* error);
-/* Waits for everything queued on the stream, blocking the thread. ROPE_FAULT, once for each realm, if a kernel met an index out of range. */
+/* Waits for everything queued on the stream, blocking the thread. ROPE_FAULT, once for each realm, if a kernel met an index out of
+ * range. */
 ROPE_API int32_t rope_stream_synchronize(const rope_stream_args* args, rope_error* error);
 
 typedef struct rope_order_args {
@@ -477,8 +478,8 @@ typedef struct rope_rotate_args {
   rope_tensor_ref batch_indices; /* int32 or int64 [nnz]: the request of each token; -1: not stored */
   rope_tensor_ref places;        /* int32 or int64 [nnz]: where in its request the token stands */
 } rope_rotate_args;
-/* q_out, k_out = q, k rotated. A cache may be float16, bfloat16, float32 or float8, whatever the inputs are; float64 stays float64. q or k may
- * be absent, not both. */
+/* q_out, k_out = q, k rotated. A cache may be float16, bfloat16, float32 or float8, whichever of the first three the inputs are; float64
+ * goes into none. q or k may be absent, not both. */
 ROPE_API int32_t rope_rotate(const rope_rotate_args* args, rope_error* error);
 
 typedef struct rope_cos_sin_args {
@@ -514,8 +515,8 @@ typedef struct rope_shift_args {
   uint8_t angles;
   uint8_t reserved[6];
 } rope_shift_args;
-/* Cached keys turned on by delta positions; the attention factor is not applied again. A page that stands in the table twice is a fault and is
- * left as it is. */
+/* Cached keys turned on by delta positions; the attention factor is not applied again. A page that stands in the table twice is a fault and
+ * is left as it is. */
 ROPE_API int32_t rope_shift(const rope_shift_args* args, rope_error* error);
 
 typedef struct rope_seq_lens_args {

@@ -24,6 +24,15 @@ struct Slot {
   int64_t place;  // in it
 };
 
+// a / b and what is left, of numbers from 0. Those of 32 bits, as nearly all are, take a GPU a tenth of the time.
+ROPE_INLINE Slot divide(int64_t a, int64_t b) {
+  if (static_cast<uint64_t>(a | b) <= UINT32_MAX) {
+    const uint32_t quotient = static_cast<uint32_t>(a) / static_cast<uint32_t>(b);
+    return {quotient, static_cast<uint32_t>(a) - quotient * static_cast<uint32_t>(b)};
+  }
+  return {a / b, a % b};
+}
+
 enum class Stored { yes, no, fault };
 
 ROPE_INLINE int64_t entry_of(const Indices& indices, int64_t i) {
@@ -39,7 +48,7 @@ ROPE_INLINE Stored find_slot(const Pages& p, int64_t token, Slot* slot, rope_fau
       *fault = {ROPE_FAULT_SLOT, 0, 0, token, value, limit};
       return Stored::fault;
     }
-    *slot = {value / p.page_size, value % p.page_size};
+    *slot = divide(value, p.page_size);
     return Stored::yes;
   }
   const int64_t request = entry_of(p.batch, token), requests = p.indptr.count - 1;
@@ -58,17 +67,18 @@ ROPE_INLINE Stored find_slot(const Pages& p, int64_t token, Slot* slot, rope_fau
     return Stored::fault;
   }
   // The division first: a place may be any 64-bit number.
-  const int64_t place = entry_of(p.places, token), page = place / p.page_size;
-  if (place < 0 || page >= end - begin) {
+  const int64_t place = entry_of(p.places, token);
+  const Slot found = divide(place < 0 ? 0 : place, p.page_size);
+  if (place < 0 || found.page >= end - begin) {
     *fault = {ROPE_FAULT_PLACE, 0, request, token, place, (end - begin) * p.page_size};
     return Stored::fault;
   }
-  const int64_t id = entry_of(p.ids, begin + page);
+  const int64_t id = entry_of(p.ids, begin + found.page);
   if (id < 0 || id >= p.pages) {
-    *fault = {ROPE_FAULT_PAGE, 0, request, begin + page, id, p.pages};
+    *fault = {ROPE_FAULT_PAGE, 0, request, begin + found.page, id, p.pages};
     return Stored::fault;
   }
-  *slot = {id, place % p.page_size};
+  *slot = {id, found.place};
   return Stored::yes;
 }
 

@@ -70,6 +70,8 @@ struct E5m2 {
 // By the hardware where it can: the same bits, but that every NaN is the positive one.
 __device__ __forceinline__ void narrow(float x, E4m3* out) { out->code = float_to_e4m3(x); }
 __device__ __forceinline__ void narrow(float x, E5m2* out) { out->code = float_to_e5m2(x); }
+__device__ __forceinline__ void narrow(double x, E4m3* out) { out->code = double_to_e4m3(x); }
+__device__ __forceinline__ void narrow(double x, E5m2* out) { out->code = double_to_e5m2(x); }
 __device__ __forceinline__ uint16_t narrow_two(float x, float y, E4m3) {
 #if __CUDA_ARCH__ >= 890
   uint16_t two;

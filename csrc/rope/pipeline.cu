@@ -22,12 +22,12 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 bool is_float8(int dtype) { return dtype == ROPE_FLOAT8_E4M3FN || dtype == ROPE_FLOAT8_E5M2; }
 
-PipelineKernel kernel_for(int dtype, bool wide) {
+PipelineKernel kernel_for(int dtype, PipelineForm form) {
   switch (dtype) {
     case ROPE_FLOAT64: return pipeline_float64();
-    case ROPE_FLOAT32: return pipeline_float32(wide);
-    case ROPE_FLOAT16: return pipeline_float16(wide);
-    default: return pipeline_bfloat16(wide);
+    case ROPE_FLOAT32: return pipeline_float32(form);
+    case ROPE_FLOAT16: return pipeline_float16(form);
+    default: return pipeline_bfloat16(form);
   }
 }
 
@@ -53,6 +53,7 @@ class Plan {
       set_parts();
     }
     set_angles();
+    swift = is_swift();
     set_shape();
     set_shared();
     KernelShape shape;
@@ -60,7 +61,7 @@ class Plan {
     shape.block = dim3(static_cast<unsigned>(warps * kWarp));
     shape.shared = static_cast<size_t>(shared_bytes);
     shape.early = true;
-    launch_kernel("pipeline_kernel", kernel_for(p.dtype, wide), shape, launch, k);
+    launch_kernel("pipeline_kernel", kernel_for(p.dtype, swift ? PipelineForm::swift : wide ? PipelineForm::wide : PipelineForm::narrow), shape, launch, k);
   }
 
  private:
@@ -109,6 +110,19 @@ class Plan {
       if (odd != 0) return false;
     }
     return true;
+  }
+
+  // Whether the kernel for what is common does it.
+  bool is_swift() const {
+    const bool plain = p.positions.ids != nullptr && p.positions.dtype != ROPE_FLOAT32 && k.angles.axes == 1 && p.prefix == 0 &&
+                       p.positions.indptr.data == nullptr;
+    const bool ordinary = wide && (plain || !p.turns) && !moves && !by_heads() && !k.table.full && k.angles.still_at == 0;
+    return ordinary && std::all_of(k.parts, k.parts + k.part_count, [&](const KernelPart& part) {
+             const bool near = std::max({part.in_batch, part.in_token, part.in_head}) <= UINT32_MAX &&
+                               std::min({part.in_batch, part.in_token, part.in_head}) >= 0;
+             const bool type = part.out_dtype == p.dtype || is_float8(part.out_dtype);
+             return near && type && part.rounds == 1 && part.heads <= 65536 && !(part.norm && (part.norm_after || part.norm_width));
+           });
   }
 
   // Those that turn come first.
@@ -301,7 +315,7 @@ class Plan {
       aside = std::max(aside, ceil_div(part.width * size, 16) * 16);
       groups = std::max<int64_t>(groups, kWarp >> part.group);
     }
-    const int64_t warp_bytes = aside * groups + (wide ? k.rows * 2 * kWarp * kPipelineChunkBytes : 0);
+    const int64_t warp_bytes = aside * groups + (wide && !swift ? k.rows * 2 * kWarp * kPipelineChunkBytes : 0);
     if (fixed + warp_bytes > kSharedBytes) fail_shared(fixed, warp_bytes, aside, groups);
     if (warps * warp_bytes > kSharedBytes - fixed) {
       warps = (kSharedBytes - fixed) / warp_bytes;
@@ -320,7 +334,7 @@ class Plan {
       at += bytes;
       return static_cast<int32_t>(begin);
     };
-    k.rows_at = place(wide ? warps * k.rows * 2 * kWarp * kPipelineChunkBytes : 0);
+    k.rows_at = place(wide && !swift ? warps * k.rows * 2 * kWarp * kPipelineChunkBytes : 0);
     k.states_at = place(block_tokens * static_cast<int64_t>(sizeof(TokenState)));
     k.sums_at = place(k.width_norm ? kParts * kMaxWarps * 8 : 0);
     k.aside_at = place(warps * groups * aside);
@@ -338,7 +352,8 @@ class Plan {
   const int64_t real;  // of what is computed with
   const bool moves;    // pairs change their order
   PipelineKernelParams k{};
-  bool wide = false;
+  bool wide = false;   // chunks are of 16 bytes
+  bool swift = false;
   int64_t n = 1;  // elements of a chunk
   int64_t warps = 1, grid_y = 1, shared_bytes = 0;
 };

@@ -1,10 +1,16 @@
 // The pipeline's kernels for bfloat16.
 #include "pipeline_kernel.cuh"
+#include "pipeline_swift.cuh"
 
 namespace rope {
 
-PipelineKernel pipeline_bfloat16(bool wide) {
-  return wide ? pipeline_kernel<__nv_bfloat16, kPipelineChunkBytes / sizeof(__nv_bfloat16)> : pipeline_kernel<__nv_bfloat16, 1>;
+PipelineKernel pipeline_bfloat16(PipelineForm form) {
+  constexpr int N = kPipelineChunkBytes / sizeof(__nv_bfloat16);
+  switch (form) {
+    case PipelineForm::swift: return pipeline_swift<__nv_bfloat16, N>;
+    case PipelineForm::wide: return pipeline_kernel<__nv_bfloat16, N>;
+    default: return pipeline_kernel<__nv_bfloat16, 1>;
+  }
 }
 
 }  // namespace rope

@@ -1,17 +1,9 @@
-// The whole pipeline in one kernel: load, norm, rotate, norm, scale, quantise, store.
-// Layout: a block has a token, or several where they are small, and its warps share out the rows of all parts (q, k, v, ...), a task each; grid:
-//   x tokens, y tasks beyond one block's. In a warp a group of 1 to 32 lanes has a row, or two; a lane has units of two chunks of it, 16 bytes each:
-//   both members of N pairs, or 2 N channels that pass through. Rows that do not lie on 16 bytes take chunks of one element (N = 1).
-// Roles: every warp sets the rows of its task going, past the registers into shared memory; while they travel, the threads turn the tokens'
-//   positions into cos and sin, a pair each, and one finds each token's place in the pages, there too; one barrier; then each warp works on its
-//   rows, a norm's sum going round its group by shuffles. A norm over the width: one block has the token, and all its rows pass twice.
-// Protocol: before griddepcontrol.wait addresses are computed and rows prefetched into the L2, nothing else. What becomes of a token stands in
-//   pipeline.h; where indptr is out of order the block begins anew and keeps to sound requests. Faults go to the mailbox, which keeps the first.
-// Compiled with -fmad=false: products and sums are rounded one by one, as on the CPU, so that both give the same bits.
+// The pipeline's kernel for everything: whatever norms, orders, tables and types are asked for. A block's layout, roles and protocol stand in
+// pipeline_block.cuh. Rows wait in shared memory, past the registers; each warp takes its rows one after another, a norm's sum going round a row's
+// group by shuffles. A norm over the width: one block has the token, and all its rows pass twice.
 #pragma once
 
-#include "../device/ptx.cuh"
-#include "pipeline_rows.cuh"
+#include "pipeline_block.cuh"
 
 namespace rope {
 
@@ -21,56 +13,6 @@ constexpr int kPipelineBlocks = 4;
 #else
 constexpr int kPipelineBlocks = 3;
 #endif
-
-// Its tokens count on through the batch; beyond the last a thread reads what the last one has and writes nothing.
-__device__ __forceinline__ Token token_at(const PipelineKernelParams& p, uint32_t wanted) {
-  Token t{0, min(wanted, p.last_token), -1};
-  if (p.batch > 1) {
-    t.batch = t.token / p.tokens;
-    t.token -= t.batch * p.tokens;
-  }
-  return t;
-}
-
-// ---- tasks -----------------------------------------------------------------------------------------------------------------------------
-
-struct Task {
-  int part;
-  int row;   // the first of the lane's group, counted through the block's tokens, head by head
-  int unit;  // the lane's first
-};
-
-__device__ __forceinline__ int first_task_of(const PipelineKernelParams& p) {
-  return static_cast<int>(blockIdx.y) * p.block_tasks + anew(threadIdx.x) / 32;
-}
-
-__device__ __forceinline__ Task task_of(const PipelineKernelParams& p, int number) {
-  int index = 0;
-#pragma unroll 1
-  while (index + 1 < p.part_count && number >= p.parts[index + 1].first_task) ++index;
-  const KernelPart& part = p.parts[index];
-  const int lane = threadIdx.x % 32;
-  return {index, (((number - part.first_task) * p.rows) << (5 - part.group)) + (lane >> part.group), lane & ((1 << part.group) - 1)};
-}
-
-struct RowPlace {
-  bool exists;
-  int row;    // of the block's
-  int token;  // of the block's
-  int head;   // of the part's
-};
-
-__device__ __forceinline__ RowPlace place_of_row(const PipelineKernelParams& p, const KernelPart& part, int row) {
-  const int within = min(row, part.last_row);
-  const int token = static_cast<int>(__umulhi(2 * static_cast<uint32_t>(within), part.heads_inverse));
-  const int head = within - token * part.heads + anew(static_cast<int>(blockIdx.y)) * p.block_heads;
-  return {row <= part.last_row && head < part.heads, within, token, min(head, part.heads - 1)};
-}
-
-template <class T>
-__device__ __forceinline__ const T* source_of(const KernelPart& part, uint32_t batch, uint32_t token, int head) {
-  return reinterpret_cast<const T*>(part.in + batch * part.in_batch + token * part.in_token + head * part.in_head);
-}
 
 // Where a thread's chunks of a task's row wait in shared memory, those of neighbours side by side.
 template <class T, int N>
@@ -102,15 +44,6 @@ __device__ __forceinline__ void fetch_task(const PipelineKernelParams& p, const 
       copy_async<T, N>(waiting<T, N>(p, shared, r, 1), source + unit.b);
     }
   }
-}
-
-// Where a row goes, null: nowhere.
-__device__ __forceinline__ char* target_of(const KernelPart& part, const RowPlace& place, const TokenState& state) {
-  if (!place.exists || !state.exists || state.verdict == kSkip || state.stored == static_cast<uint8_t>(Stored::fault)) return nullptr;
-  char* const out = part.out + anew(place.head) * part.out_head;
-  if (!part.paged) return out + state.batch * part.out_batch + state.token * part.out_token;
-  if (state.stored == static_cast<uint8_t>(Stored::no) || state.verdict == kPass) return nullptr;
-  return out + state.page * part.out_batch + state.place * part.out_token;
 }
 
 template <int N, class Real>
@@ -268,160 +201,31 @@ __device__ __forceinline__ void work_on_row(const PipelineKernelParams& p, int n
   }
 }
 
-// ---- tokens ----------------------------------------------------------------------------------------------------------------------------
-
-// The table's entry that a thread of the block makes cos and sin of, -1 if none.
-template <int N>
-__device__ __forceinline__ int index_of(const PipelineKernelParams& p, int entry) {
-  if (entry >= p.entries) return -1;
-  if (p.block_heads == 0) return pair_of<N>(p, entry);
-  const int head = entry / p.pairs;
-  const int index = (static_cast<int>(blockIdx.y) * p.block_heads + head) * p.pairs + pair_of<N>(p, entry - head * p.pairs);
-  return index < p.angles.axis_stride ? index : -1;
-}
-
-// Where a token stands, and whether it turns.
-__device__ __forceinline__ Verdict judge(const PipelineKernelParams& p, bool disordered, const char* id, Token* t, Place* place,
-                                         bool* turns) {
-  const Positions& positions = p.angles.positions;
-  *place = {};
-  *turns = false;
-  if (!p.turns) return kRotate;
-  Verdict verdict =
-      disordered ? read_sound_place(positions, p.tokens, t, place) : read_place<Where::any>(positions, p.angles.axes, id, t, place);
-#pragma unroll 1
-  for (int axis = 1; axis < p.angles.axes; ++axis) {
-    Place other;
-    const Verdict there = read_place<Where::any>(positions, p.angles.axes, id_of(positions, axis, *t), t, &other);
-    if (there > verdict) verdict = there;
-  }
-  if (verdict == kPass) return positions.ids != nullptr ? kPass : kRotate;  // no request owns it
-  if (verdict == kRotate && p.table.cos != nullptr && (place->whole < 0 || place->whole >= p.table.rows)) verdict = kSkip;
-  if (verdict == kSkip) return kSkip;
-  *turns = p.prefix == 0 || t->token - (t->request >= 0 ? load_index(positions.indptr, t->request) : 0) >= p.prefix;
-  return kRotate;
-}
-
-__device__ __noinline__ static void report_row(const PipelineKernelParams& p, Token t) {
-  Place place;
-  read_place<Where::any>(p.angles.positions, 1, id_of(p.angles.positions, 0, t), &t, &place);
-  const int64_t request = t.request >= 0 ? t.request : t.batch;
-  report_fault(p.angles.mailbox, CudaOperation::rotate, {ROPE_FAULT_ROW, 0, request, t.token, place.whole, p.table.rows});
-}
-
-__device__ __noinline__ static void report_slot(const PipelineKernelParams& p, uint32_t token) {
-  Slot slot;
-  rope_fault fault;
-  if (find_slot(p.pages, token, &slot, &fault) == Stored::fault) report_fault(p.angles.mailbox, CudaOperation::rotate, fault);
-}
-
-// cos and sin of the entries from `entry` on, every `step`-th. `index` and `frequency` are of the first, read ahead.
-template <int N, class Real>
-__device__ __forceinline__ void write_angles(const PipelineKernelParams& p, const uint64_t* frequencies, Token* t, const Place& place,
-                                             int entry, int step, int index, uint64_t frequency, Real* angles) {
-#pragma unroll 1
-  while (index >= 0) {
-    Real* const at = angles + entry;
-    if (p.table.cos != nullptr) {
-      Real cos[2], sin[2];
-      read_table(p.table, p.pairs, place.whole, index, cos, sin);
-      at[0] = cos[0], at[p.entries] = sin[0];
-      if (p.table.full) at[2 * p.entries] = cos[1], at[3 * p.entries] = sin[1];
-    } else {
-      cos_sin_of_pair<Where::any>(p.angles, frequencies, t, place, index, frequency, &at[0], &at[p.entries]);
-    }
-    entry += step;
-    index = index_of<N>(p, entry);
-    if (index >= 0 && p.table.cos == nullptr) frequency = frequencies[index];
-  }
-}
-
 // ---- the kernel ------------------------------------------------------------------------------------------------------------------------
+
+// The rows of a warp's first task.
+template <class T, int N>
+struct FirstRows {
+  bool there;
+  Task task;
+
+  __device__ __forceinline__ void prefetch(const PipelineKernelParams& p) const {
+    if (there) fetch_task<T, N>(p, task, nullptr, true);
+  }
+  __device__ __forceinline__ void fetch(const PipelineKernelParams& p, char* shared) const {
+    if (there) fetch_task<T, N>(p, task, shared, false);
+  }
+};
 
 template <class T, int N>
 __global__ void __launch_bounds__(kPipelineThreads, kPipelineBlocks) pipeline_kernel(const __grid_constant__ PipelineKernelParams p) {
-  using Real = RealOf<T>;
   extern __shared__ __align__(16) char shared[];
-
   const int first_task = first_task_of(p);
-  Task task{};
-  if (first_task < p.tasks) task = task_of(p, first_task);
+  FirstRows<T, N> rows{first_task < p.tasks, {}};
+  if (rows.there) rows.task = task_of(p, first_task);
+  begin_block<Where::any, N, RealOf<T>>(p, shared, &rows);
 
-  // The block's tokens are shared out over its threads too, each token to `helpers`.
-  const int local = threadIdx.x & ((1 << p.block_tokens) - 1), helper = threadIdx.x >> p.block_tokens;
-  const int helpers = static_cast<int>(blockDim.x) >> p.block_tokens;
-  const uint32_t wanted = (blockIdx.x << p.block_tokens) + local;
-  const bool exists = wanted < p.all_tokens;
-  Token t = token_at(p, wanted);
-  const Positions& positions = p.angles.positions;
-  const bool has_ids = positions.ids != nullptr, has_indptr = positions.indptr.data != nullptr;
-  const char* id = has_ids ? id_of(positions, 0, t) : nullptr;
-  const uint64_t* const frequencies = table_of(p.angles);
-  const bool block_turns = static_cast<int>(blockIdx.y) * p.block_tasks < p.turning_tasks;
-  const int index = block_turns ? index_of<N>(p, helper) : -1;
-  const uint64_t frequency = index >= 0 && p.table.cos == nullptr ? frequencies[index] : 0;
-
-  if (blockIdx.x < p.prefetching) {
-    if (first_task < p.tasks) fetch_task<T, N>(p, task, shared, true);
-    if (helper == 0 && has_ids) ptx::prefetch_global_l2(id);
-    if (helper == helpers - 1 && p.paged) {
-      const Indices& first = p.pages.slots.data != nullptr ? p.pages.slots : p.pages.batch;
-      const int64_t token = min(wanted, p.last_token);
-      ptx::prefetch_global_l2(static_cast<const char*>(first.data) + token * first.stride * (first.wide ? 8 : 4));
-    }
-  }
-  ptx::griddepcontrol_wait();
-  ptx::griddepcontrol_launch_dependents();
-
-  if (first_task < p.tasks) fetch_task<T, N>(p, task, shared, false);
-  IndptrCheck check;  // of the whole indptr, by every block
-  if (has_indptr) check = begin_check(positions.indptr, threadIdx.x);
-  TokenState& state = reinterpret_cast<TokenState*>(shared + p.states_at)[local];
-  if (helper == helpers - 1) {
-    state.batch = t.batch, state.token = t.token;
-    state.exists = exists;
-    state.scale = p.scale.data != nullptr ? p.scale.data[t.batch * p.scale.batch_stride + t.token * p.scale.token_stride] : 1;
-    Slot slot{0, 0};
-    rope_fault fault;
-    const int64_t token = min(wanted, p.last_token);
-    state.stored = static_cast<uint8_t>(p.paged ? find_slot(p.pages, token, &slot, &fault) : Stored::yes);
-    state.page = slot.page, state.place = slot.place;
-  }
-  bool disordered = false;
-#pragma unroll 1
-  for (;;) {
-    if (index >= 0 || helper == 0) {  // The others have no use for the position: the last finds the place in the pages meanwhile.
-      Place place;
-      bool turns;
-      const Verdict verdict = judge(p, disordered, id, &t, &place, &turns);
-      if (helper == 0) state.verdict = static_cast<uint8_t>(verdict), state.turns = turns;
-      if (turns) {
-        Real* const angles = reinterpret_cast<Real*>(shared + local * p.token_angles);
-        write_angles<N>(p, frequencies, &t, place, helper, helpers, index, frequency, angles);
-      }
-    }
-    if (!has_indptr || disordered) break;
-    if (!__syncthreads_or(is_disordered(positions.indptr, p.tokens, check, blockDim.x))) break;
-    if ((threadIdx.x | blockIdx.x | blockIdx.y) == 0) report_indptr(positions.indptr, p.tokens, p.angles.mailbox);
-    disordered = true;
-  }
-  if (p.width_norm) {
-    for (int i = threadIdx.x; i < kPipelineParts * kPipelineThreads / 32; i += blockDim.x)
-      reinterpret_cast<double*>(shared + p.sums_at)[i] = 0;
-  }
-  __syncthreads();
-  if (exists && blockIdx.y == 0 && !disordered) {
-    if (helper == 0 && state.verdict == kSkip) {
-      if (p.table.cos != nullptr) {
-        report_row(p, t);
-      } else {
-        report_position(positions, p.angles.axes, t, CudaOperation::rotate, p.angles.mailbox);
-      }
-    } else if (helper == helpers - 1 && state.verdict != kSkip && state.stored == static_cast<uint8_t>(Stored::fault)) {
-      report_slot(p, wanted);
-    }
-  }
-
+  Task task = rows.task;
   bool fresh = true;
 #pragma unroll 1
   for (int phase = p.width_norm ? 0 : 1; phase < 2; ++phase) {

@@ -11,6 +11,7 @@ namespace rope {
 constexpr int kPipelineParts = 5;
 constexpr int kPipelineChunkBytes = 16;
 constexpr int kPipelineThreads = 256;         // of a block, at most
+constexpr int kSwiftRows = 2;                 // that a lane holds in registers, at most
 constexpr size_t kPipelineTableBytes = 2304;  // of frequencies that travel as parameters
 
 // A part as the kernel sees it. A row is worked on by a group of 2^group lanes of a warp, each with a unit of two chunks at a time: both members
@@ -115,10 +116,12 @@ static_assert(sizeof(PipelineKernelParams) <= 4096);
 
 using PipelineKernel = void (*)(PipelineKernelParams);
 
-// wide: chunks of 16 bytes; else of one element.
-PipelineKernel pipeline_float16(bool wide);
-PipelineKernel pipeline_bfloat16(bool wide);
-PipelineKernel pipeline_float32(bool wide);
+// narrow: chunks of one element, else of 16 bytes. swift: in registers, pipeline_swift.cuh says for what.
+enum class PipelineForm { narrow, wide, swift };
+
+PipelineKernel pipeline_float16(PipelineForm form);
+PipelineKernel pipeline_bfloat16(PipelineForm form);
+PipelineKernel pipeline_float32(PipelineForm form);
 PipelineKernel pipeline_float64();
 
 }  // namespace rope

@@ -227,8 +227,12 @@ __device__ __forceinline__ void store_as(int dtype, char* row, const Unit& unit,
   }
 }
 template <int N>
-__device__ __forceinline__ void store_as(int, char* row, const Unit& unit, const double (&x)[N], const double (&y)[N]) {
-  store_as<double>(row, unit, x, y);
+__device__ __forceinline__ void store_as(int dtype, char* row, const Unit& unit, const double (&x)[N], const double (&y)[N]) {
+  switch (dtype) {
+    case ROPE_FLOAT64: return store_as<double>(row, unit, x, y);
+    case ROPE_FLOAT8_E4M3FN: return store_as<E4m3>(row, unit, x, y);
+    default: return store_as<E5m2>(row, unit, x, y);
+  }
 }
 
 // The hardware makes one NaN of all. Where nothing is computed a NaN keeps its sign and as much of its payload as dtypes.h says.

@@ -214,7 +214,7 @@ describe.each(devices)("rotate and append on %s", (name) => {
       using cache = new PagedKVCache({ numPages: 2, pageSize: 4, numKVHeads: 1, headDim: 16, dtype: "float32", device });
       using q = randomTensor([5, 2, 16], "float32", device, 1), k = randomTensor([5, 1, 16], "float32", device, 2);
       using turned = rope.rotate(q, { positions: [3, 4, -1, -1, 7] });
-      const { batchIndices, positions } = getBatchIndicesPositions([0, 2], [5], 4); // two tokens, padded to four
+      const { batchIndices, positions } = getBatchIndicesPositions(integers([0, 2], device), [5], 4); // two tokens, padded to four
       using places = Tensor.cat([positions, integers([7], device)], 0), owners = Tensor.cat([batchIndices, integers([-1], device)], 0);
       const where = { indptr: [0, 2], indices: [1, 0], batchIndices: owners, positions: places };
       using got = rope.append(q, k, k, cache, where);
