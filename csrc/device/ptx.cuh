@@ -26,11 +26,12 @@ __device__ __forceinline__ void prefetch_global_l2([[maybe_unused]] const void* 
 #endif
 }
 
-// No instruction: the pointer is computed here and kept, not computed again after a wait.
+// No instruction: the pointer, into global memory, is computed here and kept, not computed again after a wait.
 template <class T>
 __device__ __forceinline__ void keep([[maybe_unused]] T*& pointer) {
 #if defined(__CUDA_ARCH__)
   asm volatile("" : "+l"(pointer));
+  __builtin_assume(__isGlobal(pointer));
 #endif
 }
 

@@ -51,7 +51,8 @@ ROPE_INLINE Stored find_slot(const Pages& p, int64_t token, Slot* slot, rope_fau
     *slot = divide(value, p.page_size);
     return Stored::yes;
   }
-  const int64_t request = entry_of(p.batch, token), requests = p.indptr.count - 1;
+  // Both at once: on a GPU each takes a while.
+  const int64_t request = entry_of(p.batch, token), place = entry_of(p.places, token), requests = p.indptr.count - 1;
   if (request == -1) return Stored::no;
   if (request < 0 || request >= requests) {
     *fault = {ROPE_FAULT_REQUEST, 0, request, token, request, requests};
@@ -67,7 +68,6 @@ ROPE_INLINE Stored find_slot(const Pages& p, int64_t token, Slot* slot, rope_fau
     return Stored::fault;
   }
   // The division first: a place may be any 64-bit number.
-  const int64_t place = entry_of(p.places, token);
   const Slot found = divide(place < 0 ? 0 : place, p.page_size);
   if (place < 0 || found.page >= end - begin) {
     *fault = {ROPE_FAULT_PLACE, 0, request, token, place, (end - begin) * p.page_size};

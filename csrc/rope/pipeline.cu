@@ -211,7 +211,8 @@ class Plan {
 
   // ---- the shape ---------------------------------------------------------------------------------------------------------------------
 
-  int64_t rows_of_task(const KernelPart& part) const { return int64_t{k.rows} << (5 - part.group); }
+  int64_t sets_of_token(const KernelPart& part) const { return swift ? ceil_div(int64_t{part.heads}, k.rows) : part.heads; }
+  int64_t sets_of_task(const KernelPart& part) const { return int64_t{swift ? 1 : k.rows} << (5 - part.group); }
 
   // Numbers the tasks of a block's tokens, or heads. Returns how many there are.
   int64_t number_tasks(int64_t block_tokens, int64_t block_heads) {
@@ -219,11 +220,13 @@ class Plan {
     k.turning_tasks = 0;
     for (int i = 0; i < k.part_count; ++i) {
       KernelPart& part = k.parts[i];
-      const int64_t rows = block_heads > 0 ? std::min<int64_t>(block_heads, part.heads) : part.heads * block_tokens;
+      const int64_t of_token = sets_of_token(part);
+      const int64_t sets = block_heads > 0 ? std::min<int64_t>(block_heads, of_token) : of_token * block_tokens;
       part.first_task = static_cast<int32_t>(tasks);
-      part.last_row = static_cast<int32_t>(rows - 1);
-      part.heads_inverse = block_tokens == 1 ? 0 : static_cast<uint32_t>(ceil_div(int64_t{1} << 31, part.heads));
-      tasks += ceil_div(rows, rows_of_task(part));
+      part.sets = static_cast<int32_t>(of_token);
+      part.last_set = static_cast<int32_t>(sets - 1);
+      part.sets_inverse = block_tokens == 1 ? 0 : static_cast<uint32_t>(ceil_div(int64_t{1} << 31, of_token));
+      tasks += ceil_div(sets, sets_of_task(part));
       if (part.turning > 0) k.turning_tasks = static_cast<int32_t>(tasks);
     }
     return tasks;
@@ -246,11 +249,11 @@ class Plan {
       most_heads = std::max<int64_t>(most_heads, part.heads);
       k.width_norm |= part.norm && part.norm_width;
     }
-    k.rows = steps > 1 && tokens * steps >= kStepsForTwo * launch.multiprocessors ? 2 : 1;
+    k.rows = steps > 1 && (!swift || most_heads > 1) && tokens * steps >= kStepsForTwo * launch.multiprocessors ? 2 : 1;
     int64_t block_tokens = 1, block_heads = 0;
     k.block_tokens = 0;
     if (by_heads() && k.part_count > 0) {
-      block_heads = k.width_norm ? most_heads : std::min(most_heads, rows_of_task(k.parts[0]));
+      block_heads = k.width_norm ? most_heads : std::min(most_heads, sets_of_task(k.parts[0]));
       while (!k.width_norm && block_heads > 1 &&
              (number_tasks(1, block_heads) > kMaxWarps || angle_bytes(block_heads) > kSharedBytes / 2)) {
         block_heads = ceil_div(block_heads, 2);

@@ -28,7 +28,7 @@ __device__ __forceinline__ Token token_at(const PipelineKernelParams& p, uint32_
 
 struct Task {
   int part;
-  int row;   // the first of the lane's group, counted through the block's tokens, head by head
+  int set;   // of heads: the first of the lane's group, counted through the block's tokens
   int unit;  // the lane's first
 };
 
@@ -36,41 +36,39 @@ __device__ __forceinline__ int first_task_of(const PipelineKernelParams& p) {
   return static_cast<int>(blockIdx.y) * p.block_tasks + anew(threadIdx.x) / 32;
 }
 
-__device__ __forceinline__ Task task_of(const PipelineKernelParams& p, int number) {
+// sets: of heads, that a group has of a task.
+__device__ __forceinline__ Task task_of(const PipelineKernelParams& p, int number, int sets) {
   int index = 0;
 #pragma unroll 1
   while (index + 1 < p.part_count && number >= p.parts[index + 1].first_task) ++index;
   const KernelPart& part = p.parts[index];
   const int lane = threadIdx.x % 32;
-  return {index, (((number - part.first_task) * p.rows) << (5 - part.group)) + (lane >> part.group), lane & ((1 << part.group) - 1)};
+  return {index, (((number - part.first_task) * sets) << (5 - part.group)) + (lane >> part.group), lane & ((1 << part.group) - 1)};
 }
 
-struct RowPlace {
+struct SetPlace {
   bool exists;
-  int row;    // of the block's
-  int token;  // of the block's
-  int head;   // of the part's
+  int token;   // of the block's
+  int number;  // of the token's
 };
 
-__device__ __forceinline__ RowPlace place_of_row(const PipelineKernelParams& p, const KernelPart& part, int row) {
-  const int within = min(row, part.last_row);
-  const int token = static_cast<int>(__umulhi(2 * static_cast<uint32_t>(within), part.heads_inverse));
-  const int head = within - token * part.heads + anew(static_cast<int>(blockIdx.y)) * p.block_heads;
-  return {row <= part.last_row && head < part.heads, within, token, min(head, part.heads - 1)};
+__device__ __forceinline__ SetPlace place_of_set(const KernelPart& part, int set) {
+  const int within = min(set, part.last_set);
+  const int token = static_cast<int>(__umulhi(2 * static_cast<uint32_t>(within), part.sets_inverse));
+  return {set <= part.last_set, token, within - token * part.sets};
 }
 
-template <class T>
-__device__ __forceinline__ const T* source_of(const KernelPart& part, uint32_t batch, uint32_t token, int head) {
-  return reinterpret_cast<const T*>(part.in + batch * part.in_batch + token * part.in_token + head * part.in_head);
+__device__ __forceinline__ const TokenState& state_of(const PipelineKernelParams& p, const char* shared, int token) {
+  return reinterpret_cast<const TokenState*>(shared + p.states_at)[token];
 }
 
-// Where a row goes, null: nowhere.
-__device__ __forceinline__ char* target_of(const KernelPart& part, const RowPlace& place, const TokenState& state) {
-  if (!place.exists || !state.exists || state.verdict == kSkip || state.stored == static_cast<uint8_t>(Stored::fault)) return nullptr;
-  char* const out = part.out + anew(place.head) * part.out_head;
-  if (!part.paged) return out + state.batch * part.out_batch + state.token * part.out_token;
-  if (state.stored == static_cast<uint8_t>(Stored::no) || state.verdict == kPass) return nullptr;
-  return out + state.page * part.out_batch + state.place * part.out_token;
+__device__ __forceinline__ uint32_t flags_of(const TokenState& state) { return *reinterpret_cast<const uint32_t*>(&state.verdict); }
+
+// Where a token's first head goes, null: nowhere.
+__device__ __forceinline__ char* target_of(const KernelPart& part, const TokenState& state) {
+  if ((flags_of(state) & (part.paged ? kNotStored : kNotWritten)) != 0) return nullptr;
+  return part.out + (part.paged ? state.page * part.out_batch + state.place * part.out_token
+                                : state.batch * part.out_batch + state.token * part.out_token);
 }
 
 // ---- tokens ----------------------------------------------------------------------------------------------------------------------------
@@ -145,6 +143,20 @@ __device__ __forceinline__ void write_angles(const PipelineKernelParams& p, cons
   }
 }
 
+// Blocks wait for their positions and places first of all. Each brings those of a block that begins so many tokens later into the L2.
+constexpr uint32_t kAhead = 1024;
+
+__device__ __forceinline__ void prefetch_entry(const Indices& indices, int64_t i) {
+  if (indices.data == nullptr) return;
+  ptx::prefetch_global_l2(static_cast<const char*>(indices.data) + i * indices.stride * (indices.wide ? 8 : 4));
+}
+
+__device__ __forceinline__ void prefetch_slot(const Pages& pages, uint32_t token) {
+  prefetch_entry(pages.slots, token);
+  prefetch_entry(pages.batch, token);
+  prefetch_entry(pages.places, token);
+}
+
 // ---- the block -------------------------------------------------------------------------------------------------------------------------
 
 // Ends past the barrier: rows are under way, states and angles in shared memory. Rows has prefetch(p) and fetch(p, shared).
@@ -154,7 +166,6 @@ __device__ __forceinline__ void begin_block(const PipelineKernelParams& p, char*
   const int local = threadIdx.x & ((1 << p.block_tokens) - 1), helper = threadIdx.x >> p.block_tokens;
   const int helpers = static_cast<int>(blockDim.x) >> p.block_tokens;
   const uint32_t wanted = (blockIdx.x << p.block_tokens) + local;
-  const bool exists = wanted < p.all_tokens;
   Token t = token_at(p, wanted);
   const Positions& positions = p.angles.positions;
   const bool has_ids = positions.ids != nullptr, has_indptr = where == Where::any && positions.indptr.data != nullptr;
@@ -167,22 +178,22 @@ __device__ __forceinline__ void begin_block(const PipelineKernelParams& p, char*
   if (blockIdx.x < p.prefetching) {
     rows->prefetch(p);
     if (helper == 0 && has_ids) ptx::prefetch_global_l2(id);
-    if (helper == helpers - 1 && p.paged) {
-      const Indices& first = p.pages.slots.data != nullptr ? p.pages.slots : p.pages.batch;
-      const int64_t token = min(wanted, p.last_token);
-      ptx::prefetch_global_l2(static_cast<const char*>(first.data) + token * first.stride * (first.wide ? 8 : 4));
-    }
+    if (helper == helpers - 1 && p.paged) prefetch_slot(p.pages, min(wanted, p.last_token));
   }
   ptx::griddepcontrol_wait();
   ptx::griddepcontrol_launch_dependents();
 
   rows->fetch(p, shared);
+  if (wanted + kAhead < p.all_tokens) {
+    if (helper == 0 && has_ids) ptx::prefetch_global_l2(id_of(positions, 0, token_at(p, wanted + kAhead)));
+    if (helper == helpers - 1 && p.paged) prefetch_slot(p.pages, wanted + kAhead);
+  }
   IndptrCheck check;  // of the whole indptr, by every block
   if (has_indptr) check = begin_check(positions.indptr, threadIdx.x);
   TokenState& state = reinterpret_cast<TokenState*>(shared + p.states_at)[local];
   if (helper == helpers - 1) {
     state.batch = t.batch, state.token = t.token;
-    state.exists = exists;
+    state.absent = wanted >= p.all_tokens;
     state.scale = p.scale.data != nullptr ? p.scale.data[t.batch * p.scale.batch_stride + t.token * p.scale.token_stride] : 1;
     Slot slot{0, 0};
     rope_fault fault;
@@ -213,15 +224,13 @@ __device__ __forceinline__ void begin_block(const PipelineKernelParams& p, char*
       reinterpret_cast<double*>(shared + p.sums_at)[i] = 0;
   }
   __syncthreads();
-  if (exists && blockIdx.y == 0 && !disordered) {
-    if (helper == 0 && state.verdict == kSkip) {
-      if (p.table.cos != nullptr) {
-        report_row(p, t);
-      } else {
-        report_position(positions, p.angles.axes, t, CudaOperation::rotate, p.angles.mailbox);
-      }
-    } else if (helper == helpers - 1 && state.verdict != kSkip && state.stored == static_cast<uint8_t>(Stored::fault)) {
+  if (helper == 0 && blockIdx.y == 0 && !disordered && (flags_of(state) & kNotWritten) != 0 && state.absent == 0) {
+    if (state.verdict != kSkip) {
       report_slot(p, wanted);
+    } else if (p.table.cos != nullptr) {
+      report_row(p, t);
+    } else {
+      report_position(positions, p.angles.axes, t, CudaOperation::rotate, p.angles.mailbox);
     }
   }
 }

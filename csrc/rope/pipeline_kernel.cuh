@@ -14,6 +14,29 @@ constexpr int kPipelineBlocks = 4;
 constexpr int kPipelineBlocks = 3;
 #endif
 
+struct RowPlace {
+  bool exists;
+  int set;    // of the block's
+  int token;  // of the block's
+  int head;   // of the part's
+};
+
+__device__ __forceinline__ RowPlace place_of_row(const PipelineKernelParams& p, const KernelPart& part, int row) {
+  const SetPlace place = place_of_set(part, row);
+  const int head = place.number + anew(static_cast<int>(blockIdx.y)) * p.block_heads;
+  return {place.exists && head < part.heads, min(row, part.last_set), place.token, min(head, part.heads - 1)};
+}
+
+template <class T>
+__device__ __forceinline__ const T* source_of(const KernelPart& part, uint32_t batch, uint32_t token, int head) {
+  return reinterpret_cast<const T*>(part.in + batch * part.in_batch + token * part.in_token + head * part.in_head);
+}
+
+__device__ __forceinline__ char* target_of(const KernelPart& part, const RowPlace& place, const TokenState& state) {
+  char* const first = place.exists ? target_of(part, state) : nullptr;
+  return first == nullptr ? nullptr : first + anew(place.head) * part.out_head;
+}
+
 // Where a thread's chunks of a task's row wait in shared memory, those of neighbours side by side.
 template <class T, int N>
 __device__ __forceinline__ T* waiting(const PipelineKernelParams& p, char* shared, int r, int which) {
@@ -27,7 +50,7 @@ __device__ __forceinline__ void fetch_task(const PipelineKernelParams& p, const 
   const Unit unit = unit_of<N>(p, part, task.unit);
 #pragma unroll 1
   for (int r = 0; r < p.rows; ++r) {
-    const RowPlace place = place_of_row(p, part, task.row + (r << (5 - part.group)));
+    const RowPlace place = place_of_row(p, part, task.set + (r << (5 - part.group)));
     const Token t = token_at(p, (blockIdx.x << p.block_tokens) + place.token);
     const T* const source = source_of<T>(part, t.batch, t.token, place.head);
     if (prefetch) {  // a sector of 32 bytes by the lane that begins it
@@ -46,12 +69,6 @@ __device__ __forceinline__ void fetch_task(const PipelineKernelParams& p, const 
   }
 }
 
-template <int N, class Real>
-__device__ __forceinline__ void multiply(Real factor, Real (&x)[N], Real (&y)[N]) {
-#pragma unroll
-  for (int i = 0; i < N; ++i) x[i] = x[i] * factor, y[i] = y[i] * factor;
-}
-
 template <class T>
 __device__ __forceinline__ T* aside_of(const PipelineKernelParams& p, const KernelPart& part, char* shared) {
   return reinterpret_cast<T*>(shared + p.aside_at + threadIdx.x / 32 * p.aside_step + (threadIdx.x % 32 >> part.group) * p.aside_bytes);
@@ -60,7 +77,7 @@ __device__ __forceinline__ T* aside_of(const PipelineKernelParams& p, const Kern
 template <class T>
 __device__ __forceinline__ void set_aside(const PipelineKernelParams& p, const KernelPart& part, char* shared, int row, int first_unit) {
   const RowPlace place = place_of_row(p, part, row);
-  const TokenState& state = reinterpret_cast<const TokenState*>(shared + p.states_at)[place.token];
+  const TokenState& state = state_of(p, shared, place.token);
   const T* const source = source_of<T>(part, state.batch, state.token, place.head);
   T* const aside = aside_of<T>(p, part, shared);
   __syncwarp();
@@ -81,7 +98,7 @@ template <class T, int N>
 __device__ __forceinline__ Moving<T, N> load_unit(const PipelineKernelParams& p, const KernelPart& part, char* shared, int r, int row,
                                                   int index, bool waits) {
   const RowPlace place = place_of_row(p, part, row);
-  const TokenState& state = reinterpret_cast<const TokenState*>(shared + p.states_at)[place.token];
+  const TokenState& state = state_of(p, shared, place.token);
   Moving<T, N> m{place, state, index, unit_of<N>(p, part, index), {}, {}};
   if (N > 1 && waits) {
     m.a = load<T, N>(waiting<T, N>(p, shared, r, 0));
@@ -98,7 +115,7 @@ __device__ __forceinline__ Moving<T, N> load_unit(const PipelineKernelParams& p,
 template <class T, int N, class Real>
 __device__ __forceinline__ void rotate_unit(const PipelineKernelParams& p, const char* shared, Moving<T, N>* m, Real (&x)[N],
                                             Real (&y)[N]) {
-  const char* const angles = shared + m->place.token * p.token_angles + m->place.row * p.head_angles;
+  const char* const angles = shared + m->place.token * p.token_angles + m->place.set * p.head_angles;
   rotate(p, angles + m->index * static_cast<int>(sizeof(Real)) * (N == 1 ? 1 : N / 2), x, y);
   m->unit.a = p.rotary_offset + p.out_step * m->index;
   m->unit.b = m->unit.a + p.out_second;
@@ -222,7 +239,7 @@ __global__ void __launch_bounds__(kPipelineThreads, kPipelineBlocks) pipeline_ke
   extern __shared__ __align__(16) char shared[];
   const int first_task = first_task_of(p);
   FirstRows<T, N> rows{first_task < p.tasks, {}};
-  if (rows.there) rows.task = task_of(p, first_task);
+  if (rows.there) rows.task = task_of(p, first_task, p.rows);
   begin_block<Where::any, N, RealOf<T>>(p, shared, &rows);
 
   Task task = rows.task;
@@ -232,14 +249,14 @@ __global__ void __launch_bounds__(kPipelineThreads, kPipelineBlocks) pipeline_ke
 #pragma unroll 1
     for (int number = first_task_of(p); number < p.tasks; number += p.task_step) {
       if (!fresh) {
-        task = task_of(p, number);
+        task = task_of(p, number, p.rows);
         fetch_task<T, N>(p, task, shared, false);
       }
       fresh = false;
       wait_for_copies();
 #pragma unroll 1
       for (int r = 0; r < p.rows; ++r) {
-        const int row = task.row + (r << (5 - p.parts[anew(task.part)].group));
+        const int row = task.set + (r << (5 - p.parts[anew(task.part)].group));
         work_on_row<T, N>(p, task.part, shared, phase == 0, r, row, task.unit);
       }
     }

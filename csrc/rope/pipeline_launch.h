@@ -26,8 +26,9 @@ struct KernelPart {
   double channels, channels_inverse;  // those that the norm's mean is over, 1 / channels
   double factor;                      // of float8
   int32_t heads;
-  uint32_t heads_inverse;  // 2^31 / heads, rounded up; 0 where a block has one token
-  int32_t last_row;        // of a block
+  int32_t sets;           // of a token's heads: in the swift kernel as many in each as a lane holds, else one
+  uint32_t sets_inverse;  // 2^31 / sets, rounded up; 0 where a block has one token
+  int32_t last_set;       // of a block
   int32_t width;
   int32_t first_task;
   int32_t turning;  // units that turn; those after them pass through
@@ -62,15 +63,17 @@ struct KernelScale {  // of whole rows
 };
 
 // What a block has found out about one of its tokens, in shared memory.
-struct TokenState {
+struct alignas(16) TokenState {
   int64_t page, place;
   uint32_t batch, token;
   float scale;
   uint8_t verdict;  // Verdict. kPass: padding
   uint8_t stored;   // Stored
-  bool turns;
-  bool exists;  // false beyond the last token
+  uint8_t turns;
+  uint8_t absent;  // beyond the last token
 };
+// The last four as a number: what keeps a token out of a tensor, and out of the pages.
+constexpr uint32_t kPadding = 0x2, kTurns = 0x10000, kNotWritten = 0x1000201, kNotStored = 0x1000303;
 
 // What follows from other numbers stands here too: the kernel has no registers to spare for it.
 struct PipelineKernelParams {

@@ -207,6 +207,12 @@ __device__ __forceinline__ Real inverse_root(const KernelPart& part, double sum)
   return x > 1.7976931348623157e308 ? 0 : static_cast<Real>(y);
 }
 
+template <int N, class Real>
+__device__ __forceinline__ void multiply(Real factor, Real (&x)[N], Real (&y)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) x[i] = x[i] * factor, y[i] = y[i] * factor;
+}
+
 // ---- store -----------------------------------------------------------------------------------------------------------------------------
 
 template <class Out, int N, class Real>
