@@ -18,6 +18,7 @@ const all: Record<string, () => Promise<steps.Outcome>> = {
   "bun": () => steps.bunTests(testFiles),
   "deno": () => steps.denoTests(testFiles),
   "fake-cuda": steps.fakeCuda,
+  "kernels": steps.kernels,
   "types-bun": steps.typesBun,
   "types-deno": steps.typesDeno,
   "lint": steps.lint,

@@ -61,7 +61,11 @@ class Plan {
     shape.block = dim3(static_cast<unsigned>(warps * kWarp));
     shape.shared = static_cast<size_t>(shared_bytes);
     shape.early = true;
-    launch_kernel("pipeline_kernel", kernel_for(p.dtype, swift ? PipelineForm::swift : wide ? PipelineForm::wide : PipelineForm::narrow), shape, launch, k);
+    launch_kernel("pipeline_kernel",
+                  kernel_for(p.dtype, swift  ? PipelineForm::swift
+                                      : wide ? PipelineForm::wide
+                                             : PipelineForm::narrow),
+                  shape, launch, k);
   }
 
  private:
@@ -116,12 +120,14 @@ class Plan {
   bool is_swift() const {
     const bool plain = p.positions.ids != nullptr && p.positions.dtype != ROPE_FLOAT32 && k.angles.axes == 1 && p.prefix == 0 &&
                        p.positions.indptr.data == nullptr;
-    const bool ordinary = wide && (plain || !p.turns) && !moves && !by_heads() && !k.table.full && k.angles.still_at == 0;
+    const bool ordinary =
+        k.part_count > 0 && wide && (plain || !p.turns) && !moves && !by_heads() && !k.table.full && k.angles.still_at == 0;
     return ordinary && std::all_of(k.parts, k.parts + k.part_count, [&](const KernelPart& part) {
              const bool near = std::max({part.in_batch, part.in_token, part.in_head}) <= UINT32_MAX &&
                                std::min({part.in_batch, part.in_token, part.in_head}) >= 0;
              const bool type = part.out_dtype == p.dtype || is_float8(part.out_dtype);
-             return near && type && part.rounds == 1 && part.heads <= 65536 && !(part.norm && (part.norm_after || part.norm_width));
+             return near && type && part.rounds == 1 && part.heads <= 65536 && part.width <= 4096 &&
+                    !(part.norm && (part.norm_after || part.norm_width));
            });
   }
 
@@ -355,7 +361,7 @@ class Plan {
   const int64_t real;  // of what is computed with
   const bool moves;    // pairs change their order
   PipelineKernelParams k{};
-  bool wide = false;   // chunks are of 16 bytes
+  bool wide = false;  // chunks are of 16 bytes
   bool swift = false;
   int64_t n = 1;  // elements of a chunk
   int64_t warps = 1, grid_y = 1, shared_bytes = 0;

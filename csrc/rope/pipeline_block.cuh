@@ -64,9 +64,8 @@ __device__ __forceinline__ const TokenState& state_of(const PipelineKernelParams
 
 __device__ __forceinline__ uint32_t flags_of(const TokenState& state) { return *reinterpret_cast<const uint32_t*>(&state.verdict); }
 
-// Where a token's first head goes, null: nowhere.
-__device__ __forceinline__ char* target_of(const KernelPart& part, const TokenState& state) {
-  if ((flags_of(state) & (part.paged ? kNotStored : kNotWritten)) != 0) return nullptr;
+// Where a token's first head goes.
+__device__ __forceinline__ char* first_target_of(const KernelPart& part, const TokenState& state) {
   return part.out + (part.paged ? state.page * part.out_batch + state.place * part.out_token
                                 : state.batch * part.out_batch + state.token * part.out_token);
 }
@@ -91,7 +90,8 @@ __device__ __forceinline__ Verdict judge(const PipelineKernelParams& p, bool dis
   *place = {};
   *turns = false;
   if (!p.turns) return kRotate;
-  Verdict verdict = disordered ? read_sound_place(positions, p.tokens, t, place) : read_place<where>(positions, p.angles.axes, id, t, place);
+  Verdict verdict =
+      disordered ? read_sound_place(positions, p.tokens, t, place) : read_place<where>(positions, p.angles.axes, id, t, place);
   if constexpr (where == Where::any) {
 #pragma unroll 1
     for (int axis = 1; axis < p.angles.axes; ++axis) {
@@ -143,20 +143,6 @@ __device__ __forceinline__ void write_angles(const PipelineKernelParams& p, cons
   }
 }
 
-// Blocks wait for their positions and places first of all. Each brings those of a block that begins so many tokens later into the L2.
-constexpr uint32_t kAhead = 1024;
-
-__device__ __forceinline__ void prefetch_entry(const Indices& indices, int64_t i) {
-  if (indices.data == nullptr) return;
-  ptx::prefetch_global_l2(static_cast<const char*>(indices.data) + i * indices.stride * (indices.wide ? 8 : 4));
-}
-
-__device__ __forceinline__ void prefetch_slot(const Pages& pages, uint32_t token) {
-  prefetch_entry(pages.slots, token);
-  prefetch_entry(pages.batch, token);
-  prefetch_entry(pages.places, token);
-}
-
 // ---- the block -------------------------------------------------------------------------------------------------------------------------
 
 // Ends past the barrier: rows are under way, states and angles in shared memory. Rows has prefetch(p) and fetch(p, shared).
@@ -178,16 +164,16 @@ __device__ __forceinline__ void begin_block(const PipelineKernelParams& p, char*
   if (blockIdx.x < p.prefetching) {
     rows->prefetch(p);
     if (helper == 0 && has_ids) ptx::prefetch_global_l2(id);
-    if (helper == helpers - 1 && p.paged) prefetch_slot(p.pages, min(wanted, p.last_token));
+    if (helper == helpers - 1 && p.paged) {
+      const Indices& first = p.pages.slots.data != nullptr ? p.pages.slots : p.pages.batch;
+      const int64_t token = min(wanted, p.last_token);
+      ptx::prefetch_global_l2(static_cast<const char*>(first.data) + token * first.stride * (first.wide ? 8 : 4));
+    }
   }
   ptx::griddepcontrol_wait();
   ptx::griddepcontrol_launch_dependents();
 
   rows->fetch(p, shared);
-  if (wanted + kAhead < p.all_tokens) {
-    if (helper == 0 && has_ids) ptx::prefetch_global_l2(id_of(positions, 0, token_at(p, wanted + kAhead)));
-    if (helper == helpers - 1 && p.paged) prefetch_slot(p.pages, wanted + kAhead);
-  }
   IndptrCheck check;  // of the whole indptr, by every block
   if (has_indptr) check = begin_check(positions.indptr, threadIdx.x);
   TokenState& state = reinterpret_cast<TokenState*>(shared + p.states_at)[local];

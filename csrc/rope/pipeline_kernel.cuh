@@ -32,9 +32,10 @@ __device__ __forceinline__ const T* source_of(const KernelPart& part, uint32_t b
   return reinterpret_cast<const T*>(part.in + batch * part.in_batch + token * part.in_token + head * part.in_head);
 }
 
+// Where a row goes, null: nowhere.
 __device__ __forceinline__ char* target_of(const KernelPart& part, const RowPlace& place, const TokenState& state) {
-  char* const first = place.exists ? target_of(part, state) : nullptr;
-  return first == nullptr ? nullptr : first + anew(place.head) * part.out_head;
+  if (!place.exists || (flags_of(state) & (part.paged ? kNotStored : kNotWritten)) != 0) return nullptr;
+  return first_target_of(part, state) + anew(place.head) * part.out_head;
 }
 
 // Where a thread's chunks of a task's row wait in shared memory, those of neighbours side by side.
@@ -63,8 +64,8 @@ __device__ __forceinline__ void fetch_task(const PipelineKernelParams& p, const 
         ptx::prefetch_global_l2(weight + unit.b * (part.wide_weight ? 4 : sizeof(T)));
       }
     } else if constexpr (N > 1) {
-      copy_async<T, N>(waiting<T, N>(p, shared, r, 0), source + unit.a);
-      copy_async<T, N>(waiting<T, N>(p, shared, r, 1), source + unit.b);
+      ptx::cp_async_16(waiting<T, N>(p, shared, r, 0), source + unit.a);
+      ptx::cp_async_16(waiting<T, N>(p, shared, r, 1), source + unit.b);
     }
   }
 }
@@ -127,8 +128,7 @@ __device__ __forceinline__ double sum_unit(const PipelineKernelParams& p, const 
   shared += anew(0);
   Moving<T, N> m = load_unit<T, N>(p, part, shared, r, row, index, waits);
   RealOf<T> x[N], y[N];
-#pragma unroll
-  for (int i = 0; i < N; ++i) x[i] = widen(m.a.at[i]), y[i] = widen(m.b.at[i]);
+  widen(m.a, x), widen(m.b, y);
   if (part.norm_after && m.state.turns && m.unit.turns) rotate_unit(p, shared, &m, x, y);
   return sum_of_squares(m.unit, x, y);
 }
@@ -253,7 +253,7 @@ __global__ void __launch_bounds__(kPipelineThreads, kPipelineBlocks) pipeline_ke
         fetch_task<T, N>(p, task, shared, false);
       }
       fresh = false;
-      wait_for_copies();
+      ptx::cp_async_wait_all();
 #pragma unroll 1
       for (int r = 0; r < p.rows; ++r) {
         const int row = task.set + (r << (5 - p.parts[anew(task.part)].group));

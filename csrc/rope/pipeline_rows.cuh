@@ -28,7 +28,8 @@ __device__ __forceinline__ void stay_a_branch() {
 }
 
 // No instruction: what is computed from the number, or read through it, is not kept in registers for a whole loop.
-__device__ __forceinline__ int anew(int number) {
+template <class Number>
+__device__ __forceinline__ Number anew(Number number) {
 #if defined(__CUDA_ARCH__)
   asm volatile("" : "+r"(number));
 #endif
@@ -49,11 +50,11 @@ __device__ __forceinline__ Unit unit_of(const PipelineKernelParams& p, const Ker
     const int first = p.rotary_offset + p.in_step * index;
     return {true, true, true, first, first + p.in_second};
   }
-  // Chunks outside the rotary slice are counted through.
-  const int chunk = 2 * (index - part.turning), slice = 2 * N * part.turning;
+  // Chunks outside the rotary slice are counted through; the second chunks come after all first ones, so that neighbours read neighbours.
+  const int first = index - part.turning, second = first + (part.passing + 1) / 2, slice = 2 * N * part.turning;
   const auto place = [&](int chunk) { return chunk * N + (chunk * N < p.rotary_offset ? 0 : slice); };
-  const bool has_a = chunk < part.passing, has_b = chunk + 1 < part.passing;
-  return {false, has_a, has_b, has_a ? place(chunk) : 0, has_b ? place(chunk + 1) : 0};
+  const bool has_a = first < (part.passing + 1) / 2, has_b = second < part.passing && has_a;
+  return {false, has_a, has_b, has_a ? place(first) : 0, has_b ? place(second) : 0};
 }
 
 // Interleaved chunks end to end, x0 y0 x1 y1 ..., to (x0 x1 ...) and (y0 y1 ...), and back.
@@ -150,27 +151,31 @@ __device__ __forceinline__ void rotate(const PipelineKernelParams& p, const char
   if (N > 1 && p.out_interleaved) put_together(x, y);
 }
 
+template <int N, class Real>
+__device__ __forceinline__ void multiply(Real factor, Real (&x)[N], Real (&y)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) x[i] = x[i] * factor, y[i] = y[i] * factor;
+}
+
 // ---- norm ------------------------------------------------------------------------------------------------------------------------------
 
 template <class Weight, int N, class Real>
 __device__ __forceinline__ void multiply_by_weights(const KernelPart& part, int64_t at, Real (&x)[N]) {
-  constexpr int kHalf = N == 1 ? 1 : N / 2;
   stay_a_branch();
+  constexpr int kPiece = N < 4 ? N : 4;
 #pragma unroll
-  for (int first = 0; first < N; first += kHalf) {
-    const Chunk<Weight, kHalf> chunk = load<Weight, kHalf>(reinterpret_cast<const Weight*>(part.weight) + at + first);
+  for (int first = 0; first < N; first += kPiece) {
+    Real weight[kPiece];
+    widen(load<Weight, kPiece>(reinterpret_cast<const Weight*>(part.weight) + at + first), weight);
 #pragma unroll
-    for (int i = 0; i < kHalf; ++i) {
-      const Real weight = widen(chunk.at[i]);
-      x[first + i] = x[first + i] * (part.unit_offset ? weight + 1 : weight);
-    }
+    for (int i = 0; i < kPiece; ++i) x[first + i] = x[first + i] * (part.unit_offset ? weight[i] + 1 : weight[i]);
   }
 }
 
+// The norm of as many elements of each of a unit's chunks; over the width: of a head's.
 template <class T, int N, class Real>
 __device__ __forceinline__ void apply_norm(const KernelPart& part, Real inverse, int head, const Unit& unit, Real (&x)[N], Real (&y)[N]) {
-#pragma unroll
-  for (int i = 0; i < N; ++i) x[i] = x[i] * inverse, y[i] = y[i] * inverse;
+  multiply(inverse, x, y);
   if (part.weight == nullptr) return;
   const int64_t first = part.norm_width ? int64_t{anew(head)} * part.width : 0;
   if (part.wide_weight) {
@@ -205,12 +210,6 @@ __device__ __forceinline__ Real inverse_root(const KernelPart& part, double sum)
   for (int i = 0; i < 4; ++i) y = y * fma(-0.5 * x * y, y, 1.5);
   if (x == 0) return HUGE_VAL;
   return x > 1.7976931348623157e308 ? 0 : static_cast<Real>(y);
-}
-
-template <int N, class Real>
-__device__ __forceinline__ void multiply(Real factor, Real (&x)[N], Real (&y)[N]) {
-#pragma unroll
-  for (int i = 0; i < N; ++i) x[i] = x[i] * factor, y[i] = y[i] * factor;
 }
 
 // ---- store -----------------------------------------------------------------------------------------------------------------------------
@@ -258,13 +257,16 @@ __device__ __noinline__ static void store_nan(float x, int dtype, char* row, int
   }
 }
 
+// The hardware widens them to one NaN too.
+__device__ __forceinline__ void keep_nan(__half x, float* out) {
+  const uint32_t bits = __half_as_ushort(x);
+  if ((bits & 0x7fff) > 0x7c00) *out = __uint_as_float((bits & 0x8000) << 16 | 0x7f800000 | (bits & 0x3ff) << 13);
+}
+
 template <int N>
 __device__ __forceinline__ void keep_nans(const Chunk<__half, N>& chunk, float (&x)[N]) {
 #pragma unroll
-  for (int i = 0; i < N; ++i) {
-    const uint32_t bits = __half_as_ushort(chunk.at[i]);
-    if ((bits & 0x7fff) > 0x7c00) x[i] = __uint_as_float((bits & 0x8000) << 16 | 0x7f800000 | (bits & 0x3ff) << 13);
-  }
+  for (int i = 0; i < N; ++i) keep_nan(chunk.at[i], &x[i]);
 }
 
 template <class T, int N>

@@ -69,8 +69,7 @@ __device__ __forceinline__ E& member(E (&a)[N], E (&b)[N], int i, int which) {
 template <Order In, Order Out, class T, int N, class Real>
 __device__ __forceinline__ void rotate(Chunk<T, N>& a, Chunk<T, N>& b, const Real (&cos)[N], const Real (&sin)[N], bool any_still) {
   Real in_a[N], in_b[N], out_a[N], out_b[N];
-#pragma unroll
-  for (int i = 0; i < N; ++i) in_a[i] = widen(a.at[i]), in_b[i] = widen(b.at[i]);
+  widen(a, in_a), widen(b, in_b);
 #pragma unroll
   for (int i = 0; i < N; ++i) {
     const Real x = member<In>(in_a, in_b, i, 0), y = member<In>(in_a, in_b, i, 1);

@@ -41,12 +41,14 @@ export function cudaHeaders(): string | undefined {
 }
 
 /**
- * Builds librope.so and cuda_test over the CUDA runtime of test/support/fake_cuda, which needs no GPU, and gives back their folder.
- * `sanitizers` is what -fsanitize is given.
+ * Builds librope.so and the programs that go with it over the CUDA runtime of test/support/fake_cuda, which needs no GPU, and gives back
+ * their folder. `sanitizers` is what -fsanitize is given. With `kernels` its folder "kernels" has a librope.so that runs the kernels themselves.
  */
-export async function buildFakeCuda(headers: string, sanitizers: string = ""): Promise<string> {
+export async function buildFakeCuda(headers: string, options: { sanitizers?: string; kernels?: boolean } = {}): Promise<string> {
+  const { sanitizers = "", kernels = false } = options;
   const folder = inProject("build", ["fake_cuda", ...sanitizers.split(",")].filter((part) => part !== "").join("_"));
-  await cmake(folder, [`-DCUDA_HEADERS=${headers}`, `-DROPE_SANITIZERS=${sanitizers}`], inProject("test", "support", "fake_cuda"));
+  const settings = [`-DCUDA_HEADERS=${headers}`, `-DROPE_SANITIZERS=${sanitizers}`, "-DROPE_KERNELS=OFF"];
+  await cmake(folder, settings, inProject("test", "support", "fake_cuda"), kernels ? ["all", "rope_kernels"] : []);
   return folder;
 }
 
@@ -76,9 +78,10 @@ export function librarySize(): string {
   return `${(statSync(library).size / 1e6).toFixed(1)} MB`;
 }
 
-async function cmake(folder: string, options: readonly string[], source: string = root): Promise<void> {
+async function cmake(folder: string, options: readonly string[], source: string = root, targets: readonly string[] = []): Promise<void> {
   await configure(folder, options, source);
-  await step("cmake", ["--build", folder, "--parallel", String(availableParallelism())]);
+  const wanted = targets.length > 0 ? ["--target", ...targets] : [];
+  await step("cmake", ["--build", folder, "--parallel", String(availableParallelism()), ...wanted]);
 }
 
 async function configure(folder: string, options: readonly string[], source: string = root): Promise<void> {

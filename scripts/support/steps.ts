@@ -71,13 +71,46 @@ export async function fakeCuda(): Promise<Outcome> {
   if (headers === undefined) return withoutHeaders;
   const path = join(await buildFakeCuda(headers), "librope.so");
   // Not what looks at numbers alone, for long: they are the CPU's.
-  const files = filesUnder(["test/device", "test/tensor", "test/rope"], /\.test\.ts$/).filter((file) => !/grid|large/.test(file));
+  const files = filesUnder(["test/device", "test/tensor", "test/rope", "test/kv"], /\.test\.ts$/).filter((file) =>
+    !/grid|large/.test(file)
+  );
   const env = { ROPE_LIBRARY: path, ROPE_TRAP_LIBRARY: path };
   return together({
     "Bun": await inBun(files, env),
     "Deno": await inDeno(["test/device"], env),
     "two slow GPUs": await inBun(["test/device/cuda.test.ts"], { ...env, FAKE_CUDA_DEVICES: "2", FAKE_CUDA_DELAY: "200" }),
   });
+}
+
+/** The kernels themselves, run by the CPU, against what it computes; ../../test/support/fake_cuda/emulator.h says how. */
+export async function kernels(): Promise<Outcome> {
+  const headers = cudaHeaders();
+  if (headers === undefined) return withoutHeaders;
+  const folder = await buildFakeCuda(headers, { kernels: true });
+  const emulated = join(folder, "kernels");
+  const files = filesUnder(["test/kv", "test/rope"], /\.test\.ts$/).filter((file) => emulatedTests.test(file));
+  const env = { LD_LIBRARY_PATH: emulated };
+  const [test, tables, bun] = await Promise.all([
+    cudaTest(folder, 150, env),
+    replayTables(folder, env),
+    inBun(files, { ROPE_LIBRARY: join(emulated, "librope.so") }),
+  ]);
+  return together({ "cuda_test": test, tables, "Bun": bun });
+}
+
+// The quick ones that rotate and that use caches.
+const emulatedTests = /kv|append|fused\.|norm|positions|quantize|rotate|table/;
+
+// What pages_test's random tables of pages, hostile ones among them, leave on the CPU, and what a GPU makes of the same calls.
+async function replayTables(folder: string, env: Record<string, string>): Promise<Outcome> {
+  const calls = join(folder, "tables.bin");
+  rmSync(calls, { force: true });
+  await runOrThrow(join(folder, "pages_test"), ["2000", "1", "apart"], {
+    env: { LD_PRELOAD: join(folder, "librope_recorder.so"), ROPE_RECORD: calls, ROPE_RECORD_ONLY: "rope_rotate" },
+  });
+  const output = await runOrThrow(join(folder, "replay"), [calls], { env });
+  if (!output.includes(" 2000 into pages")) throw new ScriptError(`not every table was recorded\n${output}`);
+  return passed("2000 replayed");
 }
 
 const withoutHeaders: Outcome = { passed: 0, failed: 0, output: "", note: "the headers of the CUDA toolkit are not there" };
@@ -243,12 +276,17 @@ export async function sanitizeCuda(): Promise<Outcome> {
   if (headers === undefined) return withoutHeaders;
   const outcomes: Record<string, Outcome> = {};
   for (const sanitizers of ["address,undefined", "thread"]) {
-    const program = join(await buildFakeCuda(headers, sanitizers), "cuda_test");
-    const { code, output } = await run(program, ["50"], { env: { ...sanitizerOptions, FAKE_CUDA_DELAY: "20" } });
-    const checks = /(\d+ checks) passed/.exec(output)?.[1] ?? `ended with code ${code}`;
-    outcomes[sanitizers] = { passed: code === 0 ? 1 : 0, failed: code === 0 ? 0 : 1, output, note: checks };
+    const folder = await buildFakeCuda(headers, { sanitizers });
+    outcomes[sanitizers] = await cudaTest(folder, 50, { ...sanitizerOptions, FAKE_CUDA_DELAY: "20" });
   }
   return together(outcomes);
+}
+
+// The cuda_test of a folder, with so many random cases.
+async function cudaTest(folder: string, cases: number, env: Record<string, string>): Promise<Outcome> {
+  const { code, output } = await run(join(folder, "cuda_test"), [String(cases)], { env });
+  const note = /(\d+ checks) passed/.exec(output)?.[1] ?? `ended with code ${code}`;
+  return { passed: code === 0 ? 1 : 0, failed: code === 0 ? 0 : 1, output, note };
 }
 
 /**
@@ -282,7 +320,8 @@ export async function replay(): Promise<Outcome> {
 
 // Quick ones that together call every operation. They make about twice as many calls as the fewest.
 const recordedTests = ["create", "data", "views"].map((name) => `test/tensor/${name}.test.ts`)
-  .concat(["embedding", "exact", "positions", "random", "rotate"].map((name) => `test/rope/${name}.test.ts`));
+  .concat(["append", "embedding", "exact", "positions", "random", "rotate", "table"].map((name) => `test/rope/${name}.test.ts`))
+  .concat(["shift", "tables"].map((name) => `test/kv/${name}.test.ts`));
 const fewestCalls = 1500;
 
 // ---- the package -----------------------------------------------------------------------------------------------------------------

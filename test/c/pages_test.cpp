@@ -2,7 +2,10 @@
 // from a rotation into a tensor, where it goes is looked up one step at a time. Every byte of the pools is compared, and each has memory of
 // exactly its size, for AddressSanitizer.
 //
-//   pages_test [tables] [seed]
+//   pages_test [tables] [seed] [apart]
+//
+// Several tokens may go to one place, and any of them may then stand there. With `apart` only the first does, so that what the calls leave
+// can be compared with what a GPU leaves (scripts/gpu-check).
 #include <algorithm>
 #include <chrono>
 #include <memory>
@@ -99,8 +102,14 @@ struct Case {
   Block indices(int64_t count) { return Block(index_dtype, {count}); }
 };
 
+// Where the tokens stand and where they go.
+struct Tables {
+  Block positions, slots, batch, places, indptr, ids;
+};
+
 // page_indptr of requests that have the pages between two cuts each; hostile ones in any order.
-void fill_table(Case& c, Block& indptr, Block& ids) {
+void fill_tables(Case& c, Tables& tables) {
+  auto& [positions, slots, batch, places, indptr, ids] = tables;
   const int64_t count = ids.t.shape[0];
   int64_t cut = 0;
   for (int64_t i = 0; i <= c.requests; ++i) {
@@ -113,9 +122,54 @@ void fill_table(Case& c, Block& indptr, Block& ids) {
   for (int64_t i = c.pages - 1; i > 0; --i) std::swap(order[static_cast<size_t>(i)], order[static_cast<size_t>(c.random.below(i + 1))]);
   for (int64_t i = 0; i < count; ++i)
     ids.set_integer(i, c.hostile && c.random.chance(20) ? c.index(c.pages) : order[static_cast<size_t>(i)]);
+  for (int64_t i = 0; i < c.tokens; ++i) {
+    const int64_t far = int64_t{1} << 39;
+    positions.set_integer(i, c.index_dtype == ROPE_INT64 && c.hostile && c.random.chance(10) ? far : c.random.between(-3, 99));
+    slots.set_integer(i, c.index(c.pages * c.page_size));
+    batch.set_integer(i, c.index(c.requests));
+    places.set_integer(i, c.hostile ? c.index(c.pages * c.page_size) : c.random.below(c.page_size));
+  }
 }
 
-void run(Random& random, int64_t* faults, int64_t* stored) {
+Fate fate_of(const Case& c, Tables& tables, int64_t token) {
+  Fate fate;
+  if (c.turns) {
+    fate.padding = tables.positions.integer(token) == -1;
+    fate.fault = tables.positions.integer(token) > int64_t{1} << 38;
+    if (fate.fault) return fate;
+  }
+  if (c.by_slots) {
+    const int64_t slot = tables.slots.integer(token);
+    if (slot == -1) return fate;
+    fate.fault = slot < 0 || slot >= c.pages * c.page_size;
+    if (fate.fault) return fate;
+    fate.page = slot / c.page_size;
+    fate.place = slot % c.page_size;
+  } else {
+    const int64_t request = tables.batch.integer(token), count = tables.ids.t.shape[0];
+    if (request == -1) return fate;
+    fate.fault = true;
+    if (request < 0 || request >= c.requests) return fate;
+    const int64_t begin = tables.indptr.integer(request), end = tables.indptr.integer(request + 1), place = tables.places.integer(token);
+    if (begin < 0 || end < begin || end > count || begin > count || place < 0) return fate;
+    if (place / c.page_size >= end - begin) return fate;
+    fate.page = tables.ids.integer(begin + place / c.page_size);
+    if (fate.page < 0 || fate.page >= c.pages) return fate;
+    fate.fault = false;
+    fate.place = place % c.page_size;
+  }
+  fate.stored = !fate.padding;
+  return fate;
+}
+
+// Whether one before the last goes where it goes.
+bool taken(const std::vector<Fate>& fates) {
+  return std::any_of(fates.begin(), fates.end() - 1, [&](const Fate& other) {
+    return other.stored && other.page == fates.back().page && other.place == fates.back().place;
+  });
+}
+
+void run(Random& random, bool apart, int64_t* faults, int64_t* stored) {
   Case c{random};
   Block q = random_rows(random, {c.tokens, 2, c.width}), k = random_rows(random, {c.tokens, c.heads, c.width}),
         v = random_rows(random, {c.tokens, c.heads, c.v_width});
@@ -123,23 +177,16 @@ void run(Random& random, int64_t* faults, int64_t* stored) {
       q_turned(ROPE_FLOAT32, {c.tokens, 2, c.width});
   Pool keys(c.cache_dtype, c.hnd, c.pages, c.page_size, c.heads, c.width),
       values(c.cache_dtype, c.hnd, c.pages, c.page_size, c.heads, c.v_width);
-  Block positions = c.indices(c.tokens), slots = c.indices(c.tokens), batch = c.indices(c.tokens), places = c.indices(c.tokens);
-  Block indptr = c.indices(c.requests + 1), ids = c.indices(random.between(0, c.pages));
-  fill_table(c, indptr, ids);
-  for (int64_t i = 0; i < c.tokens; ++i) {
-    const int64_t far = int64_t{1} << 39;
-    positions.set_integer(i, c.index_dtype == ROPE_INT64 && c.hostile && random.chance(10) ? far : random.between(-3, 99));
-    slots.set_integer(i, c.index(c.pages * c.page_size));
-    batch.set_integer(i, c.index(c.requests));
-    places.set_integer(i, c.hostile ? c.index(c.pages * c.page_size) : random.below(c.page_size));
-  }
+  Tables tables{c.indices(c.tokens), c.indices(c.tokens),       c.indices(c.tokens),
+                c.indices(c.tokens), c.indices(c.requests + 1), c.indices(random.between(0, c.pages))};
+  fill_tables(c, tables);
 
   // The model: the rotated rows, converted as the cache wants them, and where each goes.
   rope_rotate_args a{};
   a.size = sizeof a;
   a.flags = c.turns ? 0 : ROPE_STILL;
   a.frequencies = c.turns ? frequencies : 0;
-  if (c.turns) a.positions = ref(&positions.t);
+  if (c.turns) a.positions = ref(&tables.positions.t);
   a.q = ref(&q.t);
   a.q_out = ref(&q_turned.t);
   a.k = ref(&k.t);
@@ -157,35 +204,12 @@ void run(Random& random, int64_t* faults, int64_t* stored) {
   std::memcpy(&v_copy.at<char>(0), &v.at<char>(0), v.t.extent);
   Block k_wanted = converted(k_turned), v_wanted = converted(v_copy);
 
-  std::vector<Fate> fates(static_cast<size_t>(c.tokens));
+  std::vector<Fate> fates;
   for (int64_t i = 0; i < c.tokens; ++i) {
-    Fate& fate = fates[static_cast<size_t>(i)];
-    if (c.turns) {
-      fate.padding = positions.integer(i) == -1;
-      fate.fault = positions.integer(i) > int64_t{1} << 38;
-      if (fate.fault) continue;
-    }
-    if (c.by_slots) {
-      const int64_t slot = slots.integer(i);
-      if (slot == -1) continue;
-      fate.fault = slot < 0 || slot >= c.pages * c.page_size;
-      if (fate.fault) continue;
-      fate.page = slot / c.page_size;
-      fate.place = slot % c.page_size;
-    } else {
-      const int64_t request = batch.integer(i);
-      if (request == -1) continue;
-      fate.fault = true;
-      if (request < 0 || request >= c.requests) continue;
-      const int64_t begin = indptr.integer(request), end = indptr.integer(request + 1), place = places.integer(i);
-      if (begin < 0 || end < begin || end > ids.t.shape[0] || begin > ids.t.shape[0] || place < 0) continue;
-      if (place / c.page_size >= end - begin) continue;
-      fate.page = ids.integer(begin + place / c.page_size);
-      if (fate.page < 0 || fate.page >= c.pages) continue;
-      fate.fault = false;
-      fate.place = place % c.page_size;
-    }
-    fate.stored = !fate.padding;
+    fates.push_back(fate_of(c, tables, i));
+    if (!apart || !fates.back().stored || !taken(fates)) continue;
+    (c.by_slots ? tables.slots : tables.batch).set_integer(i, -1);
+    fates.back() = {};
   }
 
   a.q_out = ref(&q_out.t);
@@ -194,12 +218,12 @@ void run(Random& random, int64_t* faults, int64_t* stored) {
   a.v_out = ref(&values.t);
   a.k_factor = a.v_factor = factor;
   if (c.by_slots) {
-    a.slots = ref(&slots.t);
+    a.slots = ref(&tables.slots.t);
   } else {
-    a.page_indptr = ref(&indptr.t);
-    a.page_indices = ref(&ids.t);
-    a.batch_indices = ref(&batch.t);
-    a.places = ref(&places.t);
+    a.page_indptr = ref(&tables.indptr.t);
+    a.page_indices = ref(&tables.ids.t);
+    a.batch_indices = ref(&tables.batch.t);
+    a.places = ref(&tables.places.t);
   }
   std::vector<char> k_pool = keys.block.bytes(), v_pool = values.block.bytes();
   const int32_t status = rope_rotate(&a, record());
@@ -246,6 +270,7 @@ void run(Random& random, int64_t* faults, int64_t* stored) {
 int main(int count, char** arguments) {
   const int64_t tables = count > 1 ? std::atoll(arguments[1]) : 20000;
   const uint64_t seed = count > 2 ? std::strtoull(arguments[2], nullptr, 10) : 1;
+  const bool apart = count > 3 && std::strcmp(arguments[3], "apart") == 0;
   rope_frequencies_args f{};
   f.size = sizeof f;
   f.rule = ROPE_RULE_DEFAULT;
@@ -257,7 +282,7 @@ int main(int count, char** arguments) {
   int64_t faults = 0, stored = 0;
   for (int64_t i = 0; i < tables; ++i) {
     const int failed = checks_failed;
-    run(random, &faults, &stored);
+    run(random, apart, &faults, &stored);
     if (checks_failed > failed)
       fprintf(stderr, "  table %lld of seed %llu\n", static_cast<long long>(i), static_cast<unsigned long long>(seed));
     if (checks_failed > 20) break;

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "kv_cases.h"
+#include "pipeline_cases.h"
 #include "rotate_cases.h"
 #include "tensor_cases.h"
 
@@ -12,20 +13,22 @@ namespace {
 
 // ---- the device -------------------------------------------------------------------------------------------------------------------
 
-bool device_is_there() {
+// How many multiprocessors it has; 0 where there is none.
+uint32_t look_at_device() {
   rope_device_info_args info;
   START(info);
   info.device = kCuda;
   if (rope_device_info(&info, record()) != ROPE_OK) {
     printf("cuda_test: skipped, there is no GPU to test: %s\n", last_error.advice[0] != 0 ? last_error.advice : last_error.actual);
-    return false;
+    return 0;
   }
   printf("%s, %" PRIu64 " MB, %u multiprocessors, %u.%u, runtime %u, driver %u\n", info.description, info.memory_bytes >> 20, info.cores,
          info.capability / 10, info.capability % 10, info.cuda_runtime, info.cuda_driver);
   CHECK(info.usable == 1 && info.count >= 1 && info.cores > 0 && info.capability >= 80 && info.memory_bytes > 1 << 30);
+  const uint32_t multiprocessors = info.cores;
   info.device = static_cast<uint16_t>(kCuda + info.count);
   CHECK_ERROR(ROPE_DEVICE, "device", rope_device_info(&info, record()));
-  return true;
+  return multiprocessors;
 }
 
 void test_memory() {
@@ -225,6 +228,16 @@ void test_empty() {
   CHECK(on_cpu == ROPE_FAULT);
   check_outcome(on_cpu, cpu_error, rope_rotate(&blocks.cuda, record()), {true, true});
   release_frequencies(frequencies);
+
+  Twin still(ROPE_BFLOAT16, contiguous({3, 2, 8}));  // in place, and nothing to be done
+  still.upload();
+  rope_rotate_args args;
+  START(args);
+  args.flags = ROPE_STILL;
+  args.q = args.q_out = ref(&still.cuda);
+  CHECK_OK(rope_rotate(&args, record()));
+  CHECK_OK(synchronize());
+  CHECK(still.same(Allowed::nothing));
 }
 
 // What CUDA cannot do is said before anything is queued.
@@ -398,7 +411,8 @@ void test_threads() {
 
 int main(int argc, char** argv) {
   const uint64_t cases = argc > 1 ? strtoull(argv[1], nullptr, 10) : 600;
-  if (!device_is_there()) return 77;
+  const uint32_t multiprocessors = look_at_device();
+  if (multiprocessors == 0) return 77;
   test_memory();
   test_order();
   test_faults();
@@ -414,6 +428,7 @@ int main(int argc, char** argv) {
   destroy_stream(stream);
   test_threads();
   for (uint64_t i = 0; i < cases; ++i) test_rotation(20000 + i);
+  for (uint64_t i = 0; i < 2 * cases; ++i) test_pipeline(160000 + i, multiprocessors);
   for (uint64_t i = 0; i < cases / 4; ++i) test_cos_sin(40000 + i);
   for (uint64_t i = 0; i < cases; ++i) test_copy(60000 + i);
   for (uint64_t i = 0; i < cases / 2; ++i) test_fill(80000 + i);

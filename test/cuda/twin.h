@@ -1,6 +1,7 @@
 // Tensors that exist twice, on the CPU and on cuda:0, with the same bytes: what both devices make of them is compared.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <initializer_list>
@@ -89,23 +90,36 @@ inline void put(char* to, int dtype, double value) {
   memcpy(to, &element, 2);
 }
 
-// Bit for bit, but for NaNs, which each processor makes in its own way, and for float64, whose sines are the C library's on the CPU.
-inline bool same_element(const char* a, const char* b, int dtype) {
-  if (memcmp(a, b, static_cast<size_t>(size_of_dtype(dtype))) == 0) return true;
+// What may differ between the devices: nothing; the bits of NaNs, which each processor makes in its own way, and the last digits of
+// float64, whose sines are the C library's on the CPU; and besides what follows from a sum in another order.
+enum class Allowed { nothing, nans, rounding };
+
+inline bool is_nan(uint64_t bits, int dtype) {
+  switch (dtype) {
+    case ROPE_FLOAT64: return (bits << 1) > UINT64_C(0x7ff0000000000000) << 1;
+    case ROPE_FLOAT32: return (bits & 0x7fffffff) > 0x7f800000;
+    case ROPE_FLOAT16: return (bits & 0x7fff) > 0x7c00;
+    case ROPE_BFLOAT16: return (bits & 0x7fff) > 0x7f80;
+    case ROPE_FLOAT8_E4M3FN: return (bits & 0x7f) == 0x7f;
+    case ROPE_FLOAT8_E5M2: return (bits & 0x7f) > 0x7c;
+    default: return false;
+  }
+}
+
+inline bool same_element(const char* a, const char* b, int dtype, Allowed allowed = Allowed::nans) {
+  const auto size = static_cast<size_t>(size_of_dtype(dtype));
+  if (memcmp(a, b, size) == 0) return true;
+  if (allowed == Allowed::nothing) return false;
+  uint64_t x = 0, y = 0;
+  memcpy(&x, a, size), memcpy(&y, b, size);
+  if (is_nan(x, dtype) || is_nan(y, dtype)) return is_nan(x, dtype) && is_nan(y, dtype);
   if (dtype == ROPE_FLOAT64) {
-    double x, y;
-    memcpy(&x, a, 8), memcpy(&y, b, 8);
-    return (std::isnan(x) && std::isnan(y)) || std::fabs(x - y) <= 4e-14 * (1 + std::fabs(x));
+    double first, second;
+    memcpy(&first, a, size), memcpy(&second, b, size);
+    return std::fabs(first - second) <= (allowed == Allowed::rounding ? 1e-12 : 4e-14) * (1 + std::fabs(first));
   }
-  if (dtype == ROPE_FLOAT32) {
-    float x, y;
-    memcpy(&x, a, 4), memcpy(&y, b, 4);
-    return std::isnan(x) && std::isnan(y);
-  }
-  uint16_t x, y;
-  memcpy(&x, a, 2), memcpy(&y, b, 2);
-  const uint16_t infinity = dtype == ROPE_FLOAT16 ? 0x7c00 : 0x7f80;
-  return (dtype == ROPE_FLOAT16 || dtype == ROPE_BFLOAT16) && (x & 0x7fff) > infinity && (y & 0x7fff) > infinity;
+  // Neighbours; of float32, in which the steps after the sum are taken, a few of them.
+  return allowed == Allowed::rounding && dtype <= ROPE_FLOAT8_E5M2 && std::max(x, y) - std::min(x, y) <= (dtype == ROPE_FLOAT32 ? 4u : 1u);
 }
 
 // ---- the tensors ------------------------------------------------------------------------------------------------------------------
@@ -166,10 +180,10 @@ class Twin {
     dtype_ == ROPE_INT64 ? set(element, value) : set(element, static_cast<int32_t>(value));
   }
   // Numbers in (-2, 2), and now and then what is special.
-  void set_numbers() {
+  void set_numbers(bool special = true) {
     for (int64_t i = 0; i * size_ < static_cast<int64_t>(cpu.extent); ++i) {
       double value = static_cast<double>(static_cast<int64_t>(random_bits())) * 0x1p-62;
-      if (chance(128)) value = one_of<double>({INFINITY, -INFINITY, NAN, -0.0, 0.0, 1e-40, 1e-5});
+      if (special && chance(128)) value = one_of<double>({INFINITY, -INFINITY, NAN, -0.0, 0.0, 1e-40, 1e-5});
       put(at(i), dtype_, value);
     }
   }
@@ -177,15 +191,15 @@ class Twin {
     transfer(device_, base(), words_.size() * 8);
     CHECK_OK(synchronize());
   }
-  // Whether the device's bytes are the CPU's, those around the tensor too. `exact`: without the allowances of same_element.
-  bool same(bool exact = false) {
+  // Whether the device's bytes are the CPU's, those around the tensor too.
+  bool same(Allowed allowed = Allowed::nans) {
     std::vector<uint64_t> there(words_.size());
     transfer(reinterpret_cast<uint64_t>(there.data()), device_, there.size() * 8);
     CHECK_OK(synchronize());
     if (memcmp(there.data(), words_.data(), there.size() * 8) == 0) return true;
     const char *a = reinterpret_cast<const char*>(words_.data()), *b = reinterpret_cast<const char*>(there.data());
     for (size_t i = 0; i < there.size() * 8; i += static_cast<size_t>(size_)) {
-      if (exact ? memcmp(a + i, b + i, static_cast<size_t>(size_)) == 0 : same_element(a + i, b + i, dtype_)) continue;
+      if (same_element(a + i, b + i, dtype_, allowed)) continue;
       fprintf(stderr, "  element %lld: CPU", static_cast<long long>(i / static_cast<size_t>(size_)) - (cpu.data - base()) / size_);
       for (int64_t j = size_; j-- > 0;)
         fprintf(stderr, "%s%02x", j == size_ - 1 ? " 0x" : "", static_cast<unsigned char>(a[i + static_cast<size_t>(j)]));

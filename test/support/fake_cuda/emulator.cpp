@@ -185,8 +185,8 @@ struct Thread {
   State state = State::fresh;
   Fiber* fiber = nullptr;
   Site site;
-  bool vote = false;    // at a barrier
-  uint32_t mask = 0;    // at a meeting
+  bool vote = false;  // at a barrier
+  uint32_t mask = 0;  // at a meeting
   uint32_t from = 0;
   uint64_t value = 0;
   Votes votes{};
@@ -207,8 +207,8 @@ std::string name(const Thread& thread) {
 std::string doing(const Thread& thread) {
   if (thread.state == State::ended) return "has ended";
   const Site& site = thread.site;
-  return std::string(thread.state == State::at_barrier ? "waits for its block" : "waits for lanes of its warp") + " at " + site.file_name() +
-         ":" + std::to_string(site.line());
+  return std::string(thread.state == State::at_barrier ? "waits for its block" : "waits for lanes of its warp") + " at " +
+         site.file_name() + ":" + std::to_string(site.line());
 }
 
 [[noreturn]] void stop(const std::string& sentence) {
@@ -253,7 +253,8 @@ class Block {
   }
 
   Lanes meet(uint32_t mask, uint64_t value, uint32_t from, const Site& site) {
-    if ((mask >> lane() & 1) == 0) stop(name(*current) + " calls with a mask without itself at " + site.file_name() + ":" + std::to_string(site.line()));
+    if ((mask >> lane() & 1) == 0)
+      stop(name(*current) + " calls with a mask without itself at " + site.file_name() + ":" + std::to_string(site.line()));
     current->mask = mask;
     current->value = value;
     current->from = from;
@@ -346,10 +347,10 @@ class Block {
       if (one.state == State::ended) continue;
       for (size_t j = 0; j < threads.size(); ++j) {
         const Thread& other = threads[j];
-        const bool missed = one.state == State::at_barrier ? other.state == State::at_meeting
-                                                           : j / kWarp == i / kWarp && (one.mask >> j % kWarp & 1) != 0 &&
-                                                                 other.state != State::ended &&
-                                                                 (other.state != State::at_meeting || other.mask != one.mask || !same(other.site, one.site));
+        const bool missed = one.state == State::at_barrier
+                                ? other.state == State::at_meeting
+                                : j / kWarp == i / kWarp && (one.mask >> j % kWarp & 1) != 0 && other.state != State::ended &&
+                                      (other.state != State::at_meeting || other.mask != one.mask || !same(other.site, one.site));
         if (missed) stop(name(one) + " " + doing(one) + ", " + name(other) + " " + doing(other));
       }
     }
@@ -404,9 +405,8 @@ cudaError_t launch(const cudaLaunchConfig_t& config, std::function<void()> threa
   }
   if (config.dynamicSmemBytes > rope::kSharedBytes) return cudaErrorInvalidValue;
   if (error() != cudaSuccess) return error();
-  submit(config.stream, [blocks, threads, bytes = config.dynamicSmemBytes, thread = std::move(thread)] {
-    run_grid(blocks, threads, bytes, thread);
-  });
+  submit(config.stream,
+         [blocks, threads, bytes = config.dynamicSmemBytes, thread = std::move(thread)] { run_grid(blocks, threads, bytes, thread); });
   return cudaSuccess;
 }
 

@@ -107,7 +107,9 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
 
 inline void __syncthreads(fake_cuda::Site site = fake_cuda::Site::current()) { fake_cuda::barrier(false, site); }
 inline int __syncthreads_or(int vote, fake_cuda::Site site = fake_cuda::Site::current()) { return fake_cuda::barrier(vote != 0, site).any; }
-inline int __syncthreads_and(int vote, fake_cuda::Site site = fake_cuda::Site::current()) { return fake_cuda::barrier(vote != 0, site).all; }
+inline int __syncthreads_and(int vote, fake_cuda::Site site = fake_cuda::Site::current()) {
+  return fake_cuda::barrier(vote != 0, site).all;
+}
 inline int __syncthreads_count(int vote, fake_cuda::Site site = fake_cuda::Site::current()) {
   return fake_cuda::barrier(vote != 0, site).count;
 }
@@ -132,7 +134,8 @@ template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int by, int width = 32, fake_cuda::Site site = fake_cuda::Site::current()) {
   // As the hardware has it: groups before one's own may be read, those after it not.
   const int64_t from = fake_cuda::lane() ^ static_cast<uint32_t>(by);
-  return fake_cuda::shuffle(mask, value, from < fake_cuda::lane() ? static_cast<uint32_t>(from) : fake_cuda::lane_within(from, width), site);
+  return fake_cuda::shuffle(mask, value, from < fake_cuda::lane() ? static_cast<uint32_t>(from) : fake_cuda::lane_within(from, width),
+                            site);
 }
 template <class T>
 T __shfl_down_sync(unsigned mask, T value, unsigned by, int width = 32, fake_cuda::Site site = fake_cuda::Site::current()) {
@@ -226,7 +229,9 @@ inline double __hiloint2double(int high, int low) {
 }
 inline long long __double2ll_rz(double x) {
   if (x != x) return std::numeric_limits<long long>::min();
-  return x >= 0x1p63 ? std::numeric_limits<long long>::max() : x < -0x1p63 ? std::numeric_limits<long long>::min() : static_cast<long long>(x);
+  return x >= 0x1p63   ? std::numeric_limits<long long>::max()
+         : x < -0x1p63 ? std::numeric_limits<long long>::min()
+                       : static_cast<long long>(x);
 }
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(static_cast<uint64_t>(a) * b >> 32); }
 inline unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {

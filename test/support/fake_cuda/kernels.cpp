@@ -5,6 +5,7 @@
 #include "../../../csrc/device/cuda.h"
 #include "../../../csrc/kv/shift.h"
 #include "../../../csrc/kv/tables.h"
+#include "../../../csrc/rope/pipeline.h"
 #include "../../../csrc/rope/rotate.h"
 #include "../../../csrc/tensor/copy.h"
 #include "../../../csrc/tensor/fill.h"
@@ -34,6 +35,7 @@ void queue(const Params& params, const CudaLaunch& launch, rope_fault (*run)(con
 void copy_cuda(const CopyParams& params, const CudaLaunch& launch) { queue(params, launch, copy_cpu, CudaOperation::none); }
 void fill_cuda(const FillParams& params, const CudaLaunch& launch) { queue(params, launch, fill_cpu, CudaOperation::none); }
 void rotate_cuda(const RotateParams& params, const CudaLaunch& launch) { queue(params, launch, rotate_cpu, CudaOperation::rotate); }
+void pipeline_cuda(const PipelineParams& params, const CudaLaunch& launch) { queue(params, launch, pipeline_cpu, CudaOperation::rotate); }
 void cos_sin_cuda(const CosSinParams& params, const CudaLaunch& launch) { queue(params, launch, cos_sin_cpu, CudaOperation::cos_sin); }
 void shift_cuda(const ShiftParams& params, const CudaLaunch& launch) { queue(params, launch, shift_cpu, CudaOperation::shift); }
 void seq_lens_cuda(const SeqLensParams& params, const CudaLaunch& launch) { queue(params, launch, seq_lens_cpu, CudaOperation::seq_lens); }

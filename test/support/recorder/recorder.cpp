@@ -6,6 +6,7 @@
 //   ROPE_RECORD_BYTES       of the file at most (256 MB), as much for each operation and for failed calls; a call takes a 64th of the rest
 //                           at most
 //   ROPE_RECORD_CALL_BYTES  of a call's memory at most (1 MB)
+//   ROPE_RECORD_ONLY        the operation of which every call is saved, of whatever kind, and no other's
 #include <dlfcn.h>
 
 #include <bit>
@@ -25,9 +26,14 @@ using namespace recording;
 
 constexpr int kMostRefused = 40;  // calls that failed before they touched anything
 
-uint64_t setting(const char* name, uint64_t absent) {
+std::string_view setting(const char* name) {
   const char* const value = std::getenv(name);
-  return value == nullptr ? absent : std::strtoull(value, nullptr, 10);
+  return value == nullptr ? std::string_view{} : value;
+}
+
+uint64_t setting(const char* name, uint64_t absent) {
+  const std::string_view value = setting(name);
+  return value.empty() ? absent : std::strtoull(value.data(), nullptr, 10);
 }
 
 // The real function of a name.
@@ -160,7 +166,9 @@ class Recorder {
   // The call as it is before it is made; nothing where it is not one to save.
   std::optional<Call> begin(const Operation& operation, const void* block, const rope_error* error) {
     uint32_t size = 0;
-    if (file_ == nullptr || block == nullptr || error == nullptr || error->size < sizeof *error) return {};
+    if (file_ == nullptr || !(only_.empty() || operation.name == only_) || block == nullptr || error == nullptr ||
+        error->size < sizeof *error)
+      return {};
     std::memcpy(&size, block, sizeof size);
     Call call;
     operation.name.copy(call.operation, sizeof call.operation - 1);
@@ -196,7 +204,7 @@ class Recorder {
     call.outcome.status = status;
     const std::lock_guard lock(mutex_);
     if (status != ROPE_OK && status != ROPE_FAULT && refused_ == kMostRefused) return;
-    if (!kinds_.insert(kind_of(operation, call)).second) return;
+    if (only_.empty() && !kinds_.insert(kind_of(operation, call)).second) return;
     for_each_field(operation, [&](const Field& field) {
       if (!operation.writes(field.name)) return;
       for (const TensorArgument& argument : call.tensors) {
@@ -225,6 +233,7 @@ class Recorder {
   }
 
   bool know_frequencies(uint64_t handle, Call* call) {
+    if (handle == 0) return true;
     const std::lock_guard lock(mutex_);
     const auto found = frequencies_.find(handle);
     if (found == frequencies_.end()) return false;
@@ -248,6 +257,7 @@ class Recorder {
   }
 
   const uint64_t call_bytes_ = setting("ROPE_RECORD_CALL_BYTES", 1 << 20);
+  const std::string_view only_ = setting("ROPE_RECORD_ONLY");
   uint64_t left_[std::size(kOperations) + 1]{};  // bytes for each operation, and for calls that fail
   std::FILE* file_ = nullptr;
   std::mutex mutex_;
