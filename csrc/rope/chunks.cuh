@@ -85,6 +85,17 @@ __device__ __forceinline__ uint32_t narrow_four(const float* x) {
 #endif
 }
 
+template <class T, int N>
+__device__ __forceinline__ Raw<N> narrow_words(const float (&x)[N]) {
+  static_assert(N % 4 == 0);
+  uint32_t words[N / 4];
+#pragma unroll
+  for (int i = 0; i < N; i += 4) words[i / 4] = narrow_four<T>(&x[i]);
+  Raw<N> raw;
+  memcpy(&raw, words, sizeof raw);
+  return raw;
+}
+
 template <class T, int N, class Real>
 __device__ __forceinline__ Chunk<T, N> narrow(const Real (&x)[N]) {
   Chunk<T, N> chunk;
@@ -92,16 +103,9 @@ __device__ __forceinline__ Chunk<T, N> narrow(const Real (&x)[N]) {
     memcpy(&chunk, &x, sizeof chunk);
   } else if constexpr (N == 1) {
     narrow(x[0], &chunk.at[0]);
-  } else if constexpr (sizeof(T) == 1 && N == 2) {
-    const float padded[4] = {x[0], x[1], 0, 0};
-    const uint32_t four = narrow_four<T>(padded);
-    memcpy(&chunk, &four, sizeof chunk);
   } else if constexpr (sizeof(T) == 1) {
-#pragma unroll
-    for (int i = 0; i < N; i += 4) {
-      const uint32_t four = narrow_four<T>(&x[i]);
-      memcpy(&chunk.at[i], &four, sizeof four);
-    }
+    const Raw<N> raw = narrow_words<T, N>(x);
+    memcpy(&chunk, &raw, sizeof chunk);
   } else {  // two by two: one instruction
     using Two = std::conditional_t<std::is_same_v<T, __half>, __half2, __nv_bfloat162>;
 #pragma unroll
@@ -112,6 +116,16 @@ __device__ __forceinline__ Chunk<T, N> narrow(const Real (&x)[N]) {
     }
   }
   return chunk;
+}
+
+// float8 goes from registers to memory in words: as chunks of bytes the compiler would take them apart and put them together again.
+template <class T, int N, class Real>
+__device__ __forceinline__ void store_narrow(T* to, const Real (&x)[N]) {
+  if constexpr (sizeof(T) == 1 && N > 1) {
+    *reinterpret_cast<Raw<N>*>(to) = narrow_words<T, N>(x);
+  } else {
+    store(to, narrow<T, N>(x));
+  }
 }
 
 }  // namespace rope

@@ -125,7 +125,7 @@ class Plan {
     return ordinary && std::all_of(k.parts, k.parts + k.part_count, [&](const KernelPart& part) {
              const bool near = std::max({part.in_batch, part.in_token, part.in_head}) <= UINT32_MAX &&
                                std::min({part.in_batch, part.in_token, part.in_head}) >= 0;
-             const bool type = part.out_dtype == p.dtype || is_float8(part.out_dtype);
+             const bool type = part.out_dtype == p.dtype || part.out_dtype == ROPE_FLOAT8_E4M3FN;
              return near && type && part.rounds == 1 && part.heads <= 65536 && part.width <= 4096 &&
                     !(part.norm && (part.norm_after || part.norm_width));
            });
@@ -164,6 +164,8 @@ class Plan {
     out.out_dtype = static_cast<uint8_t>(part.out_dtype);
     out.paged = part.paged;
     out.in_place = part.in_place;
+    out.float8 = is_float8(part.out_dtype);
+    out.stopping = part.paged ? kNotStored : kNotWritten;
     out.heads = static_cast<int32_t>(part.heads);
     out.width = static_cast<int32_t>(part.width);
     out.turning = turning ? static_cast<int32_t>(p.pairs / n) : 0;

@@ -109,17 +109,22 @@ __device__ __forceinline__ Verdict judge(const PipelineKernelParams& p, bool dis
   return verdict;
 }
 
-__device__ __noinline__ static void report_row(const PipelineKernelParams& p, Token t) {
-  Place place;
-  read_place<Where::any>(p.angles.positions, 1, id_of(p.angles.positions, 0, t), &t, &place);
-  const int64_t request = t.request >= 0 ? t.request : t.batch;
-  report_fault(p.angles.mailbox, CudaOperation::rotate, {ROPE_FAULT_ROW, 0, request, t.token, place.whole, p.table.rows});
-}
-
-__device__ __noinline__ static void report_slot(const PipelineKernelParams& p, uint32_t token) {
-  Slot slot;
-  rope_fault fault;
-  if (find_slot(p.pages, token, &slot, &fault) == Stored::fault) report_fault(p.angles.mailbox, CudaOperation::rotate, fault);
+// Says what is wrong with a token of the block that is not written.
+__device__ __noinline__ static void report_token(const PipelineKernelParams& p, int local, const TokenState& state) {
+  const uint32_t token = (blockIdx.x << p.block_tokens) + local;
+  Token t = token_at(p, token);
+  if (state.verdict != kSkip) {
+    Slot slot;
+    rope_fault fault;
+    if (find_slot(p.pages, token, &slot, &fault) == Stored::fault) report_fault(p.angles.mailbox, CudaOperation::rotate, fault);
+  } else if (p.table.cos == nullptr) {
+    report_position(p.angles.positions, p.angles.axes, t, CudaOperation::rotate, p.angles.mailbox);
+  } else {
+    Place place;
+    read_place<Where::any>(p.angles.positions, 1, id_of(p.angles.positions, 0, t), &t, &place);
+    const int64_t request = t.request >= 0 ? t.request : t.batch;
+    report_fault(p.angles.mailbox, CudaOperation::rotate, {ROPE_FAULT_ROW, 0, request, t.token, place.whole, p.table.rows});
+  }
 }
 
 // cos and sin of the entries from `entry` on, every `step`-th. `index` and `frequency` are of the first, read ahead.
@@ -145,9 +150,10 @@ __device__ __forceinline__ void write_angles(const PipelineKernelParams& p, cons
 
 // ---- the block -------------------------------------------------------------------------------------------------------------------------
 
-// Ends past the barrier: rows are under way, states and angles in shared memory. Rows has prefetch(p) and fetch(p, shared).
+// Ends past the barrier: rows are under way, states and angles in shared memory. Rows has prefetch(p) and fetch(p, shared). Returns whether indptr
+// was out of order, which it has reported then.
 template <Where where, int N, class Real, class Rows>
-__device__ __forceinline__ void begin_block(const PipelineKernelParams& p, char* shared, Rows* rows) {
+__device__ __forceinline__ bool begin_block(const PipelineKernelParams& p, char* shared, Rows* rows) {
   // The block's tokens are shared out over its threads too, each token to `helpers`.
   const int local = threadIdx.x & ((1 << p.block_tokens) - 1), helper = threadIdx.x >> p.block_tokens;
   const int helpers = static_cast<int>(blockDim.x) >> p.block_tokens;
@@ -210,15 +216,15 @@ __device__ __forceinline__ void begin_block(const PipelineKernelParams& p, char*
       reinterpret_cast<double*>(shared + p.sums_at)[i] = 0;
   }
   __syncthreads();
-  if (helper == 0 && blockIdx.y == 0 && !disordered && (flags_of(state) & kNotWritten) != 0 && state.absent == 0) {
-    if (state.verdict != kSkip) {
-      report_slot(p, wanted);
-    } else if (p.table.cos != nullptr) {
-      report_row(p, t);
-    } else {
-      report_position(positions, p.angles.axes, t, CudaOperation::rotate, p.angles.mailbox);
-    }
-  }
+  return disordered;
+}
+
+// Last of all: before, registers would have to be kept for it.
+__device__ __forceinline__ void report_tokens(const PipelineKernelParams& p, const char* shared) {
+  const int local = threadIdx.x;
+  if (local >> p.block_tokens != 0 || blockIdx.y != 0) return;
+  const TokenState& state = state_of(p, shared, local);
+  if ((flags_of(state) & kNotWritten) != 0 && state.absent == 0) report_token(p, local, state);
 }
 
 }  // namespace rope

@@ -34,7 +34,7 @@ __device__ __forceinline__ const T* source_of(const KernelPart& part, uint32_t b
 
 // Where a row goes, null: nowhere.
 __device__ __forceinline__ char* target_of(const KernelPart& part, const RowPlace& place, const TokenState& state) {
-  if (!place.exists || (flags_of(state) & (part.paged ? kNotStored : kNotWritten)) != 0) return nullptr;
+  if (!place.exists || (flags_of(state) & part.stopping) != 0) return nullptr;
   return first_target_of(part, state) + anew(place.head) * part.out_head;
 }
 
@@ -240,7 +240,7 @@ __global__ void __launch_bounds__(kPipelineThreads, kPipelineBlocks) pipeline_ke
   const int first_task = first_task_of(p);
   FirstRows<T, N> rows{first_task < p.tasks, {}};
   if (rows.there) rows.task = task_of(p, first_task, p.rows);
-  begin_block<Where::any, N, RealOf<T>>(p, shared, &rows);
+  const bool disordered = begin_block<Where::any, N, RealOf<T>>(p, shared, &rows);
 
   Task task = rows.task;
   bool fresh = true;
@@ -262,6 +262,7 @@ __global__ void __launch_bounds__(kPipelineThreads, kPipelineBlocks) pipeline_ke
     }
     if (phase == 0) __syncthreads();
   }
+  if (!disordered) report_tokens(p, shared);
 }
 
 }  // namespace rope

@@ -43,6 +43,8 @@ struct KernelPart {
   bool paged;
   bool in_place;
   bool aside;  // changes its order in place, and chunks are of one element: rows are set aside first
+  bool float8;
+  uint32_t stopping;  // flags of a token that keep it from being written
 };
 
 struct KernelTable {  // AngleTable in bytes

@@ -217,8 +217,8 @@ __device__ __forceinline__ Real inverse_root(const KernelPart& part, double sum)
 template <class Out, int N, class Real>
 __device__ __forceinline__ void store_as(char* row, const Unit& unit, const Real (&x)[N], const Real (&y)[N]) {
   Out* const out = reinterpret_cast<Out*>(row);
-  store(out + unit.a, narrow<Out, N>(x));
-  if (unit.has_b) store(out + unit.b, narrow<Out, N>(y));
+  store_narrow(out + unit.a, x);
+  if (unit.has_b) store_narrow(out + unit.b, y);
 }
 
 template <int N>
