@@ -12,8 +12,8 @@ export interface Check {
 }
 
 /**
- * The context that the demo rotates in, for rules whose frequencies depend on its length: a short one, whose frequencies are `rope.frequencies`. All
- * calls of a sequence have to agree on it.
+ * The context that the demo rotates in, for rules whose frequencies depend on its length: a short one, whose frequencies are
+ * `rope.frequencies`. All calls of a sequence have to agree on it.
  */
 const contextLength = 1;
 

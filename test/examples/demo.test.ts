@@ -159,12 +159,13 @@ describe("demo", () => {
   });
 });
 
-test.each(["quickstart.ts", "packed_qkv.ts"])("examples/%s runs with the permissions that it names", async (name) => {
+test.each(["quickstart.ts", "packed_qkv.ts", "paged_decode.ts"])("examples/%s runs with the permissions that it names", async (name) => {
   const path = join(root, "examples", name);
   const named = /^\/\/ {3}deno run (.*) examples\//m.exec(readFileSync(path, "utf8"))?.[1]?.split(" ");
   const { code, stdout, stderr } = await runFile(path, { permissions: named ?? [] });
   expect(stderr).toBe("");
   expect(stdout).not.toBe("");
+  expect(stdout).not.toContain("FAILED");
   expect(code).toBe(0);
 });
 
