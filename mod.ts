@@ -1,5 +1,5 @@
 /**
- * librope: rotary position embeddings for Bun and Deno.
+ * librope: rotary position embeddings and the paged KV cache that they feed, for Bun and Deno.
  *
  * Nothing happens at import; librope.so is opened by the first call that needs it.
  *
@@ -53,6 +53,7 @@ export {
   type CosSinTable,
 } from "./src/rope/table.ts";
 export { RotaryEmbedding, type RotaryEmbeddingOptions } from "./src/rope/embedding.ts";
+export type { QScaling } from "./src/rope/q_scale.ts";
 export {
   mlaRopeQuantizeFp8,
   type MlaRopeQuantizeFp8Options,

@@ -1,5 +1,5 @@
-// Checks of what callers pass. FFI turns undefined into NULL and 1.9 into 1, so every value is checked here before it reaches a block; what it
-// means together with the other arguments (shapes, dtypes, overlap) is checked by the C library.
+// Checks of what callers pass. FFI turns undefined into NULL and 1.9 into 1, so every value is checked here before it reaches a block; what
+// it means together with the other arguments (shapes, dtypes, overlap) is checked by the C library.
 import { RopeArgumentError } from "./errors.ts";
 
 /** "librope" in quotes, shortened where it is long: texts of callers in messages. */
@@ -46,15 +46,16 @@ export function notConstructible(name: string, how: string): RopeArgumentError {
 }
 
 /** Refuses an options value that is not an object, and keys that nobody knows. A key whose value is undefined counts as not given. */
-export function checkOptions(operation: string, options: unknown, known: readonly string[]): void {
+export function checkOptions(operation: string, options: unknown, known: readonly string[], argument: string = "options"): void {
   if (options === undefined) return;
   if (typeof options !== "object" || options === null || Array.isArray(options) || ArrayBuffer.isView(options)) {
-    throw argumentError(operation, "options", "an object", describe(options), `Its keys are ${known.join(", ")}.`);
+    throw argumentError(operation, argument, "an object", describe(options), `Its keys are ${known.join(", ")}.`);
   }
   for (const key in options) {
-    if (!known.includes(key) && (options as Record<string, unknown>)[key] !== undefined) {
-      throw argumentError(operation, "options", `an object with the keys ${known.join(", ")}`, `the key ${quote(key)}`);
-    }
+    if (known.includes(key) || (options as Record<string, unknown>)[key] === undefined) continue;
+    const given = describe(options); // an object of a class is one that stands in the wrong place
+    const actual = given === "an object" ? `the key ${quote(key)}` : given;
+    throw argumentError(operation, argument, `an object with the keys ${known.join(", ")}`, actual);
   }
 }
 

@@ -1,5 +1,5 @@
-// Every error of librope. Each says which operation failed, which argument was at fault, what was expected, what came instead and how to put
-// it right; none prints an address.
+// Every error of librope. Each says which operation failed, which argument was at fault, what was expected, what came instead and how to
+// put it right; none prints an address.
 
 /** What an error is made from. `message`, where given, replaces the sentence made from the other fields. */
 export interface RopeErrorDetails {
@@ -96,14 +96,14 @@ export class RopeDeviceError extends RopeError {
 /** The first index in the data that was out of range, and where it stood. */
 export interface Fault {
   /**
-   * What was out of range: "position", or "row" of one that has none in a table of cosines and sines; "indptr" (of tokens). Of paged caches: "request", a
-   * batch index; "place" of a token in its request; "page", a page id; "slot"; "pages", an indptr of pages; "shared", a page that stands in a
-   * table twice; "length" of a last page or of a sequence.
+   * What was out of range: "position", or "row" of one that has none in a table of cosines and sines; "indptr" (of tokens). Of paged
+   * caches: "request", a batch index; "place" of a token in its request; "page", a page id; "slot"; "pages", an indptr of pages; "shared",
+   * a page that stands in a table twice; "length" of a last page or of a sequence.
    */
   readonly code: string;
   /**
-   * The operation that met it: the public name of the call; in a graph and on CUDA, where it is not known any more, that of the C library without
-   * its prefix: "rotate", "cosSin".
+   * The operation that met it: the public name of the call; in a graph and on CUDA, where it is not known any more, that of the C library
+   * without its prefix: "rotate", "cosSin".
    */
   readonly operation: string;
   /** The batch row or request; of a slot 0. */
@@ -132,7 +132,10 @@ export class RopeFaultError extends RopeError {
   }
 }
 
-/** There was not enough memory, not even after the pool had given back what it did not use. The pool stays usable. Code "ROPE_OUT_OF_MEMORY". */
+/**
+ * There was not enough memory, not even after the pool had given back what it did not use. The pool stays usable. Code
+ * "ROPE_OUT_OF_MEMORY".
+ */
 export class RopeOutOfMemoryError extends RopeError {
   /** Bytes asked for. */
   readonly requested: number;

@@ -19,9 +19,9 @@ export type ReferencePairing = "half" | "interleaved" | "interleaved_to_half";
 /** How {@linkcode referenceRope} rotates. */
 export interface ReferenceRopeOptions {
   /**
-   * [n], [B, S] or [S], with several axes [axes, ...the same]. Default 0 .. S-1 in every batch row. They are read as the library reads them: integers
-   * if all are, of which -1 on one axis leaves its token as it is, else rounded to float32, where NaN does and -1 is a position. A Float32Array or
-   * Float16Array holds floats, and so does a Float64Array with a -1 in it.
+   * [n], [B, S] or [S], with several axes [axes, ...the same]. Default 0 .. S-1 in every batch row. They are read as the library reads
+   * them: integers if all are, of which -1 on one axis leaves its token as it is, else rounded to float32, where NaN does and -1 is a
+   * position. A Float32Array or Float16Array holds floats, and so does a Float64Array with a -1 in it.
    */
   readonly positions?: ArrayLike<number> | BigInt64Array | BigUint64Array | undefined;
   /** Where all rows start, without positions. Default 0. */
@@ -54,8 +54,8 @@ export interface ReferenceRopeOptions {
  * @param x [n, H, D] or [B, S, H, D], row-major.
  * @param shape The shape of x.
  * @returns A new array of the shape of x.
- * @throws TypeError for what is no number, option or pairing, RangeError where numbers are out of range, or shape, positions and frequencies do not
- * fit together.
+ * @throws TypeError for what is no number, option or pairing, RangeError where numbers are out of range, or shape, positions and
+ * frequencies do not fit together.
  */
 export function referenceRope(x: ArrayLike<number>, shape: readonly number[], options: ReferenceRopeOptions = {}): Float64Array {
   const form = formOf(x, shape, options);
@@ -92,7 +92,7 @@ export function referenceRope(x: ArrayLike<number>, shape: readonly number[], op
   return out;
 }
 
-// ---- what is asked for, checked -------------------------------------------------------------------------------------------------------------
+// ---- what is asked for, checked ---------------------------------------------------------------------------------------------------------
 
 interface Form {
   readonly input: Float64Array;

@@ -1,5 +1,5 @@
-// CUDA's memory: blocks of the driver's stream-ordered pool, kept in free lists of each stream. A block in the list of a stream may be used there
-// at once, because whatever used it before was queued on that stream or has been ordered before what is queued there next.
+// CUDA's memory: blocks of the driver's stream-ordered pool, kept in free lists of each stream. A block in the list of a stream may be used
+// there at once, because whatever used it before was queued on that stream or has been ordered before what is queued there next.
 import { RopeFatalError } from "../errors.ts";
 import { Block } from "../native/block.ts";
 import { layouts } from "../native/layouts.ts";

@@ -71,8 +71,8 @@ export class Device {
    * Opens a device by name; opening it again gives the same object.
    *
    * @param name "auto" (the default: cuda:0 where it works, else the CPU), "cpu", "cuda:0", "cuda:1" and so on.
-   * @throws RopeArgumentError for any other name; RopeDeviceError where the device is not there or cannot be used, of "auto" too where there is a
-   * GPU's driver that does not work; RopeLibraryError where librope.so is not there.
+   * @throws RopeArgumentError for any other name; RopeDeviceError where the device is not there or cannot be used, of "auto" too where
+   * there is a GPU's driver that does not work; RopeLibraryError where librope.so is not there.
    */
   static open(name: "auto" | "cpu" | `cuda:${number}` = "auto"): Device {
     return openDevice("Device.open", "name", name);
@@ -110,8 +110,8 @@ export class Device {
   }
 
   /**
-   * Waits until the work of all streams of the device is done, as far as it was queued before this call, without blocking the event loop. The
-   * process stays alive for it.
+   * Waits until the work of all streams of the device is done, as far as it was queued before this call, without blocking the event loop.
+   * The process stays alive for it.
    *
    * @throws RopeFaultError, once, if a kernel met an index out of range since the last one; RopeFatalError if the device failed;
    * RopeArgumentError while a graph is being recorded; all as rejections.
@@ -127,12 +127,12 @@ export class Device {
   }
 
   /**
-   * Records what `record` calls and runs nothing. Operations called inside use the recording stream, and no other may be given. Tensors made inside
-   * belong to the graph: they can be read after each launch and are disposed of with it. Memory that recorded operations touch is kept until
-   * then, even where its tensors are disposed of. Positions must be tensors; reading, writing and waiting cannot be recorded.
+   * Records what `record` calls and runs nothing. Operations called inside use the recording stream, and no other may be given. Tensors
+   * made inside belong to the graph: they can be read after each launch and are disposed of with it. Memory that recorded operations touch
+   * is kept until then, even where its tensors are disposed of. Positions must be tensors; reading, writing and waiting cannot be recorded.
    *
-   * @throws RopeArgumentError inside another capture, for an async function, and for what cannot be recorded; what `record` throws. Either way
-   * the recording has ended and nothing of it is left.
+   * @throws RopeArgumentError inside another capture, for an async function, and for what cannot be recorded; what `record` throws. Either
+   * way the recording has ended and nothing of it is left.
    */
   capture(record: (stream: Stream) => void): Graph {
     return capture(this.#state, record);
@@ -161,8 +161,8 @@ export class Device {
   }
 
   /**
-   * Takes the fault that kernels have met since one was last taken or reported, the first if there were several; the next synchronize does not
-   * report it again. Waits for nothing. On the CPU faults throw from the call itself, so there are none to take.
+   * Takes the fault that kernels have met since one was last taken or reported, the first if there were several; the next synchronize does
+   * not report it again. Waits for nothing. On the CPU faults throw from the call itself, so there are none to take.
    */
   faults(): Fault[] {
     if (!this.#state.queued) return [];

@@ -1,4 +1,5 @@
-// Operations recorded once and launched often. A graph keeps the memory that it touches alive, and the tensors that were made while recording.
+// Operations recorded once and launched often. A graph keeps the memory that it touches alive, and the tensors that were made while
+// recording.
 import { argumentError, describe, notConstructible } from "../arguments.ts";
 import { RopeDisposedError } from "../errors.ts";
 import { Block } from "../native/block.ts";
@@ -144,8 +145,8 @@ export class Graph {
    * Queues all recorded operations on a stream, by default the device's.
    *
    * @throws RopeDisposedError for a graph, stream or borrowed array that is gone; RopeArgumentError while a graph is being recorded;
-   * RopeFaultError, on the CPU, for the first index out of range that an operation met (`fault.operation` names it); on CUDA the next synchronize
-   * rejects with it.
+   * RopeFaultError, on the CPU, for the first index out of range that an operation met (`fault.operation` names it); on CUDA the next
+   * synchronize rejects with it.
    */
   launch(stream?: Stream): void {
     const operation = "Graph.launch";

@@ -31,8 +31,8 @@ export interface LibraryInfo {
   /** The version of its C ABI. */
   readonly abi: number;
   /**
-   * Where it was built with CUDA: the versions of its runtime and of the driver ("none" where there is no working one), and the architectures it
-   * has kernels for.
+   * Where it was built with CUDA: the versions of its runtime and of the driver ("none" where there is no working one), and the
+   * architectures it has kernels for.
    */
   readonly cuda?: { readonly runtime: string; readonly driver: string; readonly architectures: readonly string[] };
 }
@@ -47,8 +47,8 @@ export function cudaCode(index: number): number {
 }
 
 /**
- * What a device is. Throws what the library says where there is none; where a GPU's driver is there and does not work, or is too old, the error's
- * argument is "driver".
+ * What a device is. Throws what the library says where there is none; where a GPU's driver is there and does not work, or is too old, the
+ * error's argument is "driver".
  */
 export function readInfo(operation: string, name: string, code: number): DeviceInfo {
   const { info } = block;
@@ -91,7 +91,8 @@ export function listGpus(operation: string): DeviceInfo[] {
 }
 
 /**
- * Which librope.so is in use: its path, its version, the version of its C ABI, and what it has of CUDA. Opens the library where nothing has yet.
+ * Which librope.so is in use: its path, its version, the version of its C ABI, and what it has of CUDA. Opens the library where nothing has
+ * yet.
  *
  * @throws RopeLibraryError where there is none or it cannot be opened.
  * @example

@@ -1,6 +1,6 @@
-// Where a device's memory comes from: blocks by size class that are used again when their last tensor is disposed of. The CPU's are ArrayBuffers
-// (cpu_pool.ts), CUDA's blocks of the driver's pool (cuda_pool.ts). What is larger than the largest class comes from the C library and goes
-// straight back to it.
+// Where a device's memory comes from: blocks by size class that are used again when their last tensor is disposed of. The CPU's are
+// ArrayBuffers (cpu_pool.ts), CUDA's blocks of the driver's pool (cuda_pool.ts). What is larger than the largest class comes from the C
+// library and goes straight back to it.
 import { RopeOutOfMemoryError } from "../errors.ts";
 import { Block } from "../native/block.ts";
 import { enums, layouts } from "../native/layouts.ts";
@@ -14,7 +14,8 @@ import type { StreamState } from "./stream_state.ts";
 export const largestClass: number = 2 ** 31;
 
 /**
- * Classes are 64 bytes and then four per octave: 80, 96, 112, 128, 160, ... so that at most a fifth of a buffer is unused. Of 1 to 2^31 bytes.
+ * Classes are 64 bytes and then four per octave: 80, 96, 112, 128, 160, ... so that at most a fifth of a buffer is unused. Of 1 to 2^31
+ * bytes.
  */
 export function sizeClass(bytes: number): number {
   if (bytes <= 64) return 0;
@@ -41,7 +42,10 @@ const block = {
   release: new Block(layout, "rope_memory_release"),
 };
 
-/** The address of new memory of the C library, of a rope_memory_kind. Where there is none it is asked for once more, the pool's free blocks given back. */
+/**
+ * The address of new memory of the C library, of a rope_memory_kind. Where there is none it is asked for once more, the pool's free blocks
+ * given back.
+ */
 export function takeMemory(state: DeviceState, kind: number, bytes: number, operation: string, stream: StreamState): number {
   const { pool } = state;
   try {

@@ -1,5 +1,5 @@
-// Pinned host memory, which the GPU copies into while this thread does something else: read() goes through it. Taking it from the driver is slow,
-// so some of it is kept, by size class, until trim().
+// Pinned host memory, which the GPU copies into while this thread does something else: read() goes through it. Taking it from the driver is
+// slow, so some of it is kept, by size class, until trim().
 import { enums } from "../native/layouts.ts";
 import { classBytes, giveMemory, largestClass, listOf, sizeClass, takeMemory } from "./pool.ts";
 import type { DeviceState } from "./state.ts";

@@ -6,8 +6,8 @@ import type { DeviceState } from "./state.ts";
 import type { StreamState } from "./stream_state.ts";
 
 /**
- * Where memory came from, and so where it goes: "pooled" blocks back to the pool, "native" memory of rope_memory_allocate to C; "borrowed" arrays
- * and "foreign" addresses stay their owner's.
+ * Where memory came from, and so where it goes: "pooled" blocks back to the pool, "native" memory of rope_memory_allocate to C; "borrowed"
+ * arrays and "foreign" addresses stay their owner's.
  */
 export type StorageKind = "pooled" | "native" | "borrowed" | "foreign";
 
@@ -33,8 +33,8 @@ export class Storage {
   #references = 0;
   #bufferBytes = 0;
   #views: ArrayBuffer[] | null = null;
-  // CUDA: who wrote here last, and who has read it since on another stream. One reader waits for the writer only, so that streams can read the
-  // same memory at once; a writer waits for all of them. The writer's own stream may read too: its order is given.
+  // CUDA: who wrote here last, and who has read it since on another stream. One reader waits for the writer only, so that streams can read
+  // the same memory at once; a writer waits for all of them. The writer's own stream may read too: its order is given.
   #home: StreamState | null = null;
   #writer: StreamState | null = null;
   #readers: StreamState[] | null = null;

@@ -44,9 +44,9 @@ let make: (stream: StreamState) => Stream;
 let check: (operation: string, argument: string, value: unknown, state: DeviceState) => StreamState;
 
 /**
- * A queue of work on a device, made by `device.createStream()`; `device.stream` is the default one. Work on one stream runs in order, work on several
- * at the same time; a tensor that is used on several is put in order without being asked. On the CPU every operation is done when its call returns;
- * a program written for streams runs there unchanged.
+ * A queue of work on a device, made by `device.createStream()`; `device.stream` is the default one. Work on one stream runs in order, work
+ * on several at the same time; a tensor that is used on several is put in order without being asked. On the CPU every operation is done
+ * when its call returns; a program written for streams runs there unchanged.
  *
  * @example
  * ```ts
@@ -90,8 +90,8 @@ export class Stream {
   /**
    * Waits until the work queued here so far is done, without blocking the event loop. The process stays alive for it.
    *
-   * @throws RopeDisposedError; RopeFaultError, once, if a kernel met an index out of range since the last one (of any stream of the device);
-   * RopeFatalError if the device failed; all as rejections.
+   * @throws RopeDisposedError; RopeFaultError, once, if a kernel met an index out of range since the last one (of any stream of the
+   * device); RopeFatalError if the device failed; all as rejections.
    */
   async synchronize(): Promise<void> {
     const operation = "Stream.synchronize";
@@ -189,8 +189,8 @@ export function createStream(state: DeviceState): Stream {
 }
 
 /**
- * The stream of an operation's `stream` option: where there is none the device's current one. While a graph is being recorded no other than the
- * recording one: the operation would run at once, on memory that is written only when the graph is launched.
+ * The stream of an operation's `stream` option: where there is none the device's current one. While a graph is being recorded no other than
+ * the recording one: the operation would run at once, on memory that is written only when the graph is launched.
  */
 export function resolveStream(operation: string, value: unknown, state: DeviceState): StreamState {
   if (value === undefined) return state.current;

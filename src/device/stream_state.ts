@@ -1,5 +1,5 @@
-// A stream as the rest of librope knows it; the public Stream is a face of this. Storages and pools refer to it directly, so that a Stream that
-// nobody holds any more can be collected while memory is still ordered on its queue.
+// A stream as the rest of librope knows it; the public Stream is a face of this. Storages and pools refer to it directly, so that a Stream
+// that nobody holds any more can be collected while memory is still ordered on its queue.
 import { Block } from "../native/block.ts";
 import { layouts } from "../native/layouts.ts";
 import type { DeviceState } from "./state.ts";

@@ -1,6 +1,6 @@
-// Waiting for queued work. Blocking is one call. Not blocking: the C library posts a ticket to this realm's completion queue when the work is done
-// or has failed, and the queue's eventfd wakes the event loop. It is listened to only while something is waited for, so that a wait keeps the
-// process alive, and nothing else does. On the CPU there is never anything to wait for.
+// Waiting for queued work. Blocking is one call. Not blocking: the C library posts a ticket to this realm's completion queue when the work
+// is done or has failed, and the queue's eventfd wakes the event loop. It is listened to only while something is waited for, so that a wait
+// keeps the process alive, and nothing else does. On the CPU there is never anything to wait for.
 import { Block } from "../native/block.ts";
 import { enums, layouts } from "../native/layouts.ts";
 import { library } from "../native/library.ts";
@@ -20,7 +20,8 @@ const blocks = {
 };
 
 /**
- * Whether a wait reports the fault that a kernel has met. One that is not asked for order or time but for data does not: the next synchronize does.
+ * Whether a wait reports the fault that a kernel has met. One that is not asked for order or time but for data does not: the next
+ * synchronize does.
  */
 export type Faults = "reported" | "left";
 
@@ -53,8 +54,8 @@ export function finish(operation: string, stream: StreamState, faults: Faults): 
 }
 
 /**
- * Waits until what is queued on the stream so far is done, or an event of the device where one is given (0: none), without blocking the thread.
- * Whatever goes wrong is a rejection.
+ * Waits until what is queued on the stream so far is done, or an event of the device where one is given (0: none), without blocking the
+ * thread. Whatever goes wrong is a rejection.
  */
 export async function finished(operation: string, stream: StreamState, event: number, faults: Faults): Promise<void> {
   if (queue === 0) openQueue(operation);

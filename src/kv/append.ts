@@ -21,14 +21,15 @@ const call = new PipelineCall();
 const target = new TargetTables();
 
 /**
- * Writes keys and values into a paged cache, each token to the place that `where` gives it, in one launch. They are converted to the cache's dtype: to
- * nearest even; into float8 x * scale, saturating. Nothing else of the cache changes. Two tokens for one place leave either of them there.
+ * Writes keys and values into a paged cache, each token to the place that `where` gives it, in one launch (FlashInfer's
+ * append_paged_kv_cache). They are converted to the cache's dtype: to nearest even; into float8 x * scale, saturating. Nothing else of the
+ * cache changes. Two tokens for one place leave some of each there.
  *
  * @param k [nnz, Hk, D], [B, S, Hk, D] (nnz = B * S) or [nnz, Hk * D]; float16, bfloat16 or float32; any strides but the last, which is 1.
  * @param v The same with the cache's headDimV for D.
  * @param where A page table with the request and the place of each token, or a slot for each.
- * @throws RopeArgumentError, RopeDisposedError, RopeDeviceError: nothing has been written. RopeFaultError: an entry of a tensor in `where` is out of
- * range; the other tokens have been written.
+ * @throws RopeArgumentError, RopeDisposedError, RopeDeviceError: nothing has been written. RopeFaultError: an entry of a tensor in `where`
+ * is out of range; the other tokens have been written.
  * @example
  * ```ts
  * import { appendPagedKVCache, getBatchIndicesPositions, PagedKVCache, Tensor } from "@librope/rope";
@@ -70,8 +71,8 @@ export function appendPagedKVCache(
 }
 
 /**
- * Writes the compressed keys and values and the rotated keys of multi-head latent attention into a paged cache, in one launch. Otherwise as
- * {@linkcode appendPagedKVCache}.
+ * Writes the compressed keys and values and the rotated keys of multi-head latent attention into a paged cache, in one launch (FlashInfer's
+ * append_paged_mla_kv_cache). Otherwise as {@linkcode appendPagedKVCache}.
  *
  * @param ckv [nnz, headDimCkv] or [nnz, 1, headDimCkv].
  * @param kpe [nnz, headDimKpe] or [nnz, 1, headDimKpe].

@@ -1,11 +1,12 @@
-// Paged caches: keys and values in pages of a fixed number of places. A cache is two tensors and what their shapes mean; operations take it as
-// CachePages, in which every layout looks alike.
+// Paged caches: keys and values in pages of a fixed number of places. A cache is two tensors and what their shapes mean; operations take it
+// as CachePages, in which every layout looks alike.
 import { argumentError, checkChoice, checkCount, checkInteger, checkOptions, describe } from "../arguments.ts";
 import { type Device, type DeviceLike, resolveDevice } from "../device/device.ts";
+import type { DeviceState } from "../device/state.ts";
 import { RopeDeviceError, RopeDisposedError } from "../errors.ts";
-import type { DType } from "../tensor/dtype.ts";
-import { sameShape, shapeText } from "../tensor/geometry.ts";
-import { checkTensor, geometryOf } from "../tensor/operations.ts";
+import { type DType, dtypes as known } from "../tensor/dtype.ts";
+import { denseGeometry, sameShape, shapeText } from "../tensor/geometry.ts";
+import { allocateZeros, checkTensor, geometryOf } from "../tensor/operations.ts";
 import { Tensor } from "../tensor/tensor.ts";
 
 /** How a page lies: NHD [pageSize, heads, headDim], HND [heads, pageSize, headDim]. */
@@ -112,8 +113,8 @@ let pagesOfKV: (operation: string, value: unknown) => CachePages | null;
 let pagesOfMLA: (operation: string, value: unknown) => CachePages | null;
 
 /**
- * Keys and values of many sequences in pages: a sequence has the pages that a table gives it, and grows by one at a time. Operations write into it by a
- * page table or by slots; see {@linkcode appendPagedKVCache}.
+ * Keys and values of many sequences in pages: a sequence has the pages that a table gives it, and grows by one at a time. Operations write
+ * into it by a page table or by slots; see {@linkcode appendPagedKVCache}.
  *
  * @example
  * ```ts
@@ -186,8 +187,8 @@ export class PagedKVCache {
   }
 
   /**
-   * A cache over tensors that are there already: views of them, any strides but the last, which is 1. They stay the caller's, and the memory stays
-   * until they and the cache are disposed of.
+   * A cache over tensors that are there already: views of them, any strides but the last, which is 1. They stay the caller's, and the
+   * memory stays until they and the cache are disposed of.
    *
    * @param k NHD [P, pageSize, Hk, D], HND [P, Hk, pageSize, D].
    * @param v The same, perhaps with another D.
@@ -236,8 +237,8 @@ export class PagedKVCache {
 }
 
 /**
- * What multi-head latent attention (DeepSeek) keeps of each token, in pages: the compressed keys and values, and the one rotated key that its heads
- * share.
+ * What multi-head latent attention (DeepSeek) keeps of each token, in pages: the compressed keys and values, and the one rotated key that
+ * its heads share.
  *
  * @example
  * ```ts
@@ -343,7 +344,7 @@ export class PagedMLACache {
   }
 }
 
-// ---- for operations ------------------------------------------------------------------------------------------------------------------------
+// ---- for operations ---------------------------------------------------------------------------------------------------------------------
 
 /** The pages of an argument called `cache` that must be a live PagedKVCache. */
 export function kvPages(operation: string, cache: unknown): CachePages {
@@ -370,7 +371,7 @@ function disposed(operation: string, kind: string): RopeDisposedError {
   return new RopeDisposedError({ operation, argument: "cache", expected: "live", actual: `a ${kind} that was disposed of` });
 }
 
-// ---- making them -------------------------------------------------------------------------------------------------------------------------
+// ---- making them ------------------------------------------------------------------------------------------------------------------------
 
 const pagedKeys = ["numPages", "pageSize", "numKVHeads", "headDim", "headDimV", "dtype", "layout", "device"];
 const mlaKeys = ["numPages", "pageSize", "headDimCkv", "headDimKpe", "dtype", "device"];
@@ -388,10 +389,10 @@ function zeros(options: PagedKVCacheOptions): Parts {
   const headDimV = options.headDimV === undefined ? headDim : checkInteger(operation, "headDimV", options.headDimV, 1);
   const layout = options.layout === undefined ? "NHD" : checkChoice(operation, "layout", options.layout, layouts);
   const dtype = checkCacheDType(operation, options.dtype);
-  const { device } = resolveDevice(operation, "device", options.device);
+  const state = resolveDevice(operation, "device", options.device);
   const page = layout === "NHD" ? [places, heads] : [heads, places];
   return both(
-    (channels) => Tensor.zeros([pages, ...page, channels], { dtype, device }),
+    (channels) => zeroed(operation, [pages, ...page, channels], dtype, state),
     headDim,
     headDimV,
     (k, v) => new Parts(k, v, layout),
@@ -407,9 +408,18 @@ function mlaZeros(options: PagedMLACacheOptions): MLAParts {
   const headDimCkv = options.headDimCkv === undefined ? 512 : checkInteger(operation, "headDimCkv", options.headDimCkv, 1);
   const headDimKpe = options.headDimKpe === undefined ? 64 : checkInteger(operation, "headDimKpe", options.headDimKpe, 1);
   const dtype = checkCacheDType(operation, options.dtype);
-  const { device } = resolveDevice(operation, "device", options.device);
-  const make = (channels: number): Tensor => Tensor.zeros([pages, places, channels], { dtype, device });
+  const state = resolveDevice(operation, "device", options.device);
+  const make = (channels: number): Tensor => zeroed(operation, [pages, places, channels], dtype, state);
   return both(make, headDimCkv, headDimKpe, (ckv, kpe) => new MLAParts(ckv, kpe));
+}
+
+/** One of a cache's tensors. */
+function zeroed(operation: string, shape: readonly number[], dtype: DType, state: DeviceState): Tensor {
+  const bytes = shape.reduce((product, length) => product * Math.max(length, 1), known[dtype].bytes);
+  if (bytes > Number.MAX_SAFE_INTEGER) {
+    throw argumentError(operation, "options", "a cache of fewer than 2^53 bytes", `tensors of the shape ${shapeText(shape)}`);
+  }
+  return allocateZeros(operation, denseGeometry(dtype, shape), state.current);
 }
 
 /** Two tensors, or none where there is no memory for the second. */

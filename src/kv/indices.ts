@@ -1,7 +1,7 @@
 // Tables of small integers: a live tensor is taken as it is, what stands on the host becomes a temporary tensor, checked entry by entry.
-import { argumentError, describe, quote } from "../arguments.ts";
+import { argumentError, checkOptions, describe } from "../arguments.ts";
 import type { DeviceState } from "../device/state.ts";
-import { checkHostArray, uploadIntegers } from "../rope/positions.ts";
+import { checkHostArray, isHostArray, uploadIntegers } from "../rope/positions.ts";
 import { checkTensor, geometryOf } from "../tensor/operations.ts";
 import { Tensor } from "../tensor/tensor.ts";
 
@@ -27,17 +27,19 @@ export class Tables {
   }
 }
 
-/** An argument that is an object with known keys: `where`, a page table. A key whose value is undefined counts as not given. */
-export function checkRecord(operation: string, argument: string, value: unknown, known: readonly string[]): Record<string, unknown> {
-  const expected = `an object with the keys ${known.join(", ")}`;
+/** An argument that has to be an object with known keys: `where`, a page table. A key whose value is undefined counts as not given. */
+export function checkRecord(
+  operation: string,
+  argument: string,
+  value: unknown,
+  known: readonly string[],
+  expected: string,
+): Record<string, unknown> {
   if (typeof value !== "object" || value === null || Array.isArray(value) || ArrayBuffer.isView(value) || value instanceof Tensor) {
-    throw argumentError(operation, argument, expected, value instanceof Tensor ? "a Tensor" : describe(value));
+    throw argumentError(operation, argument, expected, describe(value));
   }
-  const record = value as Record<string, unknown>;
-  for (const key in record) {
-    if (!known.includes(key) && record[key] !== undefined) throw argumentError(operation, argument, expected, `the key ${quote(key)}`);
-  }
-  return record;
+  checkOptions(operation, value, known, argument);
+  return value as Record<string, unknown>;
 }
 
 /** The entries of a table on the host; undefined where only the device knows them. */
@@ -52,7 +54,7 @@ export function entry(values: ArrayLike<number | bigint>, index: number): number
 
 /** How many entries a table has; infinitely many where that is not known. */
 export function countOf(operation: string, argument: string, given: unknown): number {
-  if (!(given instanceof Tensor)) return (given as ArrayLike<unknown> | null | undefined)?.length ?? Infinity;
+  if (!(given instanceof Tensor)) return isHostArray(given) ? given.length : Infinity;
   const { shape } = geometryOf(checkTensor(operation, argument, given));
   return shape.length === 1 ? shape[0] ?? 0 : Infinity;
 }
@@ -87,7 +89,7 @@ export function lastPageIn(pageSize: number, ends: ArrayLike<number | bigint> | 
 
 /** Refuses a table on the host that has not an entry for each request. */
 export function checkPerRequest(operation: string, argument: string, given: unknown, requests: number): void {
-  const count = onHost(given)?.length ?? requests;
+  const count = isHostArray(given) ? given.length : requests; // what is no table at all is told where it is taken
   if (count !== requests && requests !== Infinity) {
     throw argumentError(operation, argument, `${requests} numbers, one for each request`, String(count));
   }

@@ -27,8 +27,8 @@ export interface ShiftOptions {
   /** What the keys were rotated with: one axis, and the cache's headDim for dim. */
   readonly embedding: RotaryEmbedding;
   /**
-   * For rules that depend on the length ("dynamic", "longrope"): the contextLength that the keys were rotated with, for keys of two lengths cannot be
-   * turned in one call. Default: the original length.
+   * For rules that depend on the length ("dynamic", "longrope"): the contextLength that the keys were rotated with, for keys of two lengths
+   * cannot be turned in one call. Default: the original length.
    */
   readonly contextLength?: number | undefined;
   /** The stream to run on. Default: the device's own, or the one that records. */
@@ -42,17 +42,18 @@ const block = new Block(layout, "rope_shift");
 const tables = new Tables();
 
 /**
- * Turns the cached keys of every request in a page table on by `delta` positions, as if they had been rotated delta further on when they were appended;
- * the attention factor is not applied again. Values stay as they are, and so do the places behind a request's last token. A key is rounded to the
- * cache's dtype once more. Of an `interleaved_to_half` embedding the cached keys are in halves, and stay so.
+ * Turns the cached keys of every request in a page table on by `delta` positions, as if they had been rotated delta further on when they
+ * were appended, for turning by p and then by delta is turning by p + delta; the attention factor is not applied again. Values stay as they
+ * are, and so do the places behind a request's last token. A key is rounded to the cache's dtype once more. Of an `interleaved_to_half`
+ * embedding the cached keys are in halves, and stay so.
  *
- * A page that stands in the table twice, for one request or two, cannot be turned by both: that is a RopeArgumentError where the table is on the
- * host or the CPU (but not while a graph is being recorded), and else a RopeFaultError with that page left as it is.
+ * A page that stands in the table twice, for one request or two, cannot be turned by both: that is a RopeArgumentError where the table is
+ * on the host or the CPU (but not while a graph is being recorded), and else a RopeFaultError with that page left as it is.
  *
  * @param cache Of a PagedMLACache its kpe part is turned.
  * @param delta For all requests, or int32 or int64 [B]: one for each. Within +-2^38.
- * @throws RopeArgumentError, RopeDisposedError, RopeDeviceError: nothing has been written. RopeFaultError: an entry of a tensor is out of range; the
- * pages of sound entries have been turned.
+ * @throws RopeArgumentError, RopeDisposedError, RopeDeviceError: nothing has been written. RopeFaultError: an entry of a tensor is out of
+ * range; the pages of sound entries have been turned.
  * @example
  * ```ts
  * import { appendPagedKVCache, PagedKVCache, RotaryEmbedding, shiftPagedKVCache, Tensor } from "@librope/rope";
@@ -75,7 +76,13 @@ export function shiftPagedKVCache(
 ): void {
   const operation = "shiftPagedKVCache";
   const { k, numPages, pageSize } = cachePages(operation, cache);
-  const { indptr, indices, lastPageLen } = checkRecord(operation, "pageTable", pageTable, tableKeys);
+  const { indptr, indices, lastPageLen } = checkRecord(
+    operation,
+    "pageTable",
+    pageTable,
+    tableKeys,
+    "an object with indptr, indices and lastPageLen",
+  );
   if (options === undefined) throw argumentError(operation, "options", "an object with the embedding", "undefined");
   checkCallOptions(operation, options, keys);
   const contextLength = options.contextLength === undefined

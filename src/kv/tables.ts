@@ -25,10 +25,12 @@ function deviceOf(operation: string, first: readonly [string, unknown], second: 
 }
 
 /**
- * How many tokens each request of a page table has: (pages - 1) * pageSize + the length of its last page, 0 without pages.
+ * How many tokens each request of a page table has: (pages - 1) * pageSize + the length of its last page, 0 without pages (FlashInfer's
+ * get_seq_lens).
  *
  * @param indptr int32 or int64 [B + 1], of pages, or numbers.
  * @param lastPageLen int32 or int64 [B], the tokens in the last page of each request, or numbers.
+ * @param pageSize The tokens that a page has place for.
  * @returns int32 [B], on the device of the tensors given, else on the default one.
  * @throws RopeArgumentError, RopeDisposedError, RopeDeviceError; RopeFaultError for a tensor whose entries cannot be.
  * @example
@@ -66,8 +68,8 @@ export function getSeqLens(indptr: Indices, lastPageLen: Indices, pageSize: numb
 }
 
 /**
- * For each of the tokens that are appended its request and its place in it: request b has the tokens indptr[b] .. indptr[b + 1] - 1, and they are the
- * last of its seqLens[b].
+ * For each of the tokens that are appended its request and its place in it: request b has the tokens indptr[b] .. indptr[b + 1] - 1, and
+ * they are the last of its seqLens[b] (FlashInfer's get_batch_indices_positions).
  *
  * @param indptr int32 or int64 [B + 1], of the appended tokens, or numbers.
  * @param seqLens int32 or int64 [B], how long each request is after the append, or numbers.

@@ -37,8 +37,9 @@ export interface SlotTarget {
 }
 
 /**
- * Where the tokens of a call go in a paged cache, by page table or by slots. Arrays on the host are uploaded for the call and checked: an entry that
- * cannot be is a RopeArgumentError, and nothing is written. In tensors it is a RopeFaultError, and only that token is not written.
+ * Where the tokens of a call go in a paged cache, by page table or by slots. Arrays on the host are uploaded for the call and checked: an
+ * entry that cannot be is a RopeArgumentError, and nothing is written. In tensors it is a RopeFaultError, and only that token is not
+ * written.
  */
 export type AppendTarget = PageTarget | SlotTarget;
 
@@ -55,16 +56,17 @@ export class TargetTables implements ResolvedTarget {
   readonly #tables = new Tables();
 
   /**
-   * Takes the target of a call with `tokens` tokens into a cache, on the current stream of the cache's device. Release it also where this throws.
+   * Takes the target of a call with `tokens` tokens into a cache, on the current stream of the cache's device. Release it also where this
+   * throws.
    */
   resolve(operation: string, where: unknown, pages: CachePages, tokens: number): void {
-    const given = checkRecord(operation, "where", where, keys);
+    const forms = `an object with ${pageKeys.slice(0, -1).join(", ")} and positions, or with slotMapping`;
+    const given = checkRecord(operation, "where", where, keys, forms);
     const named = keys.filter((key) => given[key] !== undefined);
     const slots = given["slotMapping"] !== undefined;
     if (named.length === 0 || (slots && named.length > 1)) {
-      const expected = `an object with ${pageKeys.slice(0, -1).join(", ")} and positions, or with slotMapping`;
       const advice = slots ? "Positions to rotate by go into the options." : undefined;
-      throw argumentError(operation, "where", expected, named.length === 0 ? "none of them" : `one with ${named.join(" and ")}`, advice);
+      throw argumentError(operation, "where", forms, named.length === 0 ? "none of them" : `one with ${named.join(" and ")}`, advice);
     }
     const state = stateOf(pages.k);
     if (slots) this.#resolveSlots(operation, given["slotMapping"], pages, tokens, state);

@@ -5,7 +5,7 @@ import { access } from "../tensor/descriptors.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { library } from "./library.ts";
 import { enums } from "./layouts.ts";
-import { errorRecord, nativeError } from "./status.ts";
+import { errorRecord, type FieldNames, nativeError } from "./status.ts";
 import type { NativeFunction, SymbolName } from "./symbols.ts";
 
 const word = 2 ** 32;
@@ -114,10 +114,10 @@ export class Block {
     this.#reference(offset, tensor, true);
   }
 
-  /** Calls the function. `operation` is the public name that an error carries. */
-  call(operation: string): void {
+  /** Calls the function. `operation` is the public name that an error carries, `names` what this call alone calls fields of the block. */
+  call(operation: string, names?: FieldNames): void {
     const status = this.#run();
-    if (status !== 0) throw nativeError(status, operation, this.#symbol);
+    if (status !== 0) throw nativeError(status, operation, this.#symbol, names);
   }
 
   /** Calls a function that gives something up. That a device has failed for good is no error then: everything went with it. */

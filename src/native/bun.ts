@@ -1,4 +1,5 @@
-// Bun's FFI behind the Backend interface. bun:ffi comes through process.getBuiltinModule: synchronous, and nothing that Deno would try to resolve.
+// Bun's FFI behind the Backend interface. bun:ffi comes through process.getBuiltinModule: synchronous, and nothing that Deno would try to
+// resolve.
 import { type Backend, type NativeFunction, type NativeFunctions, type NativeLibrary, symbols } from "./symbols.ts";
 
 // Only what is used of bun:ffi, so that neither the shipped source nor its users need @types/bun.

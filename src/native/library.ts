@@ -15,7 +15,9 @@ export interface Library {
   readonly abi: number;
   readonly version: string;
   readonly functions: NativeFunctions;
-  /** Where the memory of a view lies. Its buffer must have been made, or read as `.buffer`, before: Bun moves small typed arrays until then. */
+  /**
+   * Where the memory of a view lies. Its buffer must have been made, or read as `.buffer`, before: Bun moves small typed arrays until then.
+   */
   readonly address: (memory: Uint8Array) => number;
   /** Calls `wake` when something was posted to a completion queue. */
   readonly whenPosted: NativeLibrary["whenPosted"];

@@ -19,7 +19,9 @@ function unnamed(backend: Backend): { readonly clause: string; readonly advice: 
   return { clause: "ROPE_LIBRARY could not be read", advice: ` If ROPE_LIBRARY is set: ${permission}` };
 }
 
-/** Finds librope.so or throws a RopeLibraryError that says what was looked for, where, and what to run. `moduleUrl` is that of this file. */
+/**
+ * Finds librope.so or throws a RopeLibraryError that says what was looked for, where, and what to run. `moduleUrl` is that of this file.
+ */
 export function locate(backend: Backend, moduleUrl: string = import.meta.url): Location {
   const named = backend.environment("ROPE_LIBRARY");
   if (named !== undefined && named !== "") {

@@ -1,5 +1,5 @@
-// The net under forgotten dispose() calls: destroys the C object of a JavaScript object that was collected. Only a net: collection may come late
-// or never, and nothing is collected when the process exits.
+// The net under forgotten dispose() calls: destroys the C object of a JavaScript object that was collected. Only a net: collection may come
+// late or never, and nothing is collected when the process exits.
 import { log } from "./trace.ts";
 
 /** A net for one class of objects. `Held` is what its C object is known by: most often its handle. */

@@ -1,5 +1,5 @@
-// The realm of this JavaScript thread: the owner, in C, of its streams, events, graphs, frequencies and memory. What it holds is released when
-// the thread ends, at the latest.
+// The realm of this JavaScript thread: the owner, in C, of its streams, events, graphs, frequencies and memory. What it holds is released
+// when the thread ends, at the latest.
 import { Block } from "./block.ts";
 import { layouts } from "./layouts.ts";
 

@@ -14,6 +14,9 @@ import { faultText, faultWord } from "./faults.ts";
 import { enums, layouts } from "./layouts.ts";
 import type { SymbolName } from "./symbols.ts";
 
+/** What fields of a block are called in TypeScript. */
+export type FieldNames = Readonly<Record<string, string>>;
+
 const layout = layouts.error;
 const buffer = new ArrayBuffer(layout.size);
 const view = new DataView(buffer);
@@ -23,8 +26,9 @@ const decoder = new TextDecoder();
 export const errorRecord: Uint8Array = new Uint8Array(buffer);
 view.setUint32(0, layout.size, true);
 
-// What TypeScript calls a field of a block where that is not its name in camelCase, by the operations that have it. The first line that fits counts.
-const names: readonly (readonly [operations: RegExp, fields: Readonly<Record<string, string>>])[] = [
+// What TypeScript calls a field of a block where that is not its name in camelCase, by the operations that have it. The first line that
+// fits counts.
+const names: readonly (readonly [operations: RegExp, fields: FieldNames])[] = [
   [/\.rotate$/, { q: "x", q_out: "out" }],
   [/^appendPagedMLAKVCache$/, { k: "kpe", k_rest: "ckv" }],
   [/^mlaRope/, { q: "qRope", k: "kRope" }],
@@ -113,13 +117,14 @@ export function sawFailure(): boolean {
 }
 
 /**
- * The error that `status` and the record tell of, for the public operation. `symbol` is the function that was called, where it was not a wait for
- * the work of others.
+ * The error that `status` and the record tell of, for the public operation. `symbol` is the function that was called, where it was not a
+ * wait for the work of others.
  */
-export function nativeError(status: number, operation: string, symbol: SymbolName | "" = ""): RopeError {
+export function nativeError(status: number, operation: string, symbol: SymbolName | "" = "", own: FieldNames = {}): RopeError {
+  const field = text(layout.argument, layout.expected);
   const details: RopeErrorDetails = {
     operation,
-    argument: publicName(text(layout.argument, layout.expected), operation),
+    argument: own[field] ?? publicName(field, operation),
     expected: publicPhrase(text(layout.expected, layout.actual), operation),
     actual: text(layout.actual, layout.advice),
     advice: text(layout.advice, layout.fault),

@@ -57,8 +57,8 @@ export interface NativeLibrary {
   /** Where the memory of a view lies. */
   readonly address: (memory: Uint8Array) => number;
   /**
-   * Calls `wake` when something was posted to a completion queue, and keeps the process alive until then, without blocking this thread. The queue
-   * is told by its eventfd and as a rope_queue_args: a runtime needs one of them.
+   * Calls `wake` when something was posted to a completion queue, and keeps the process alive until then, without blocking this thread. The
+   * queue is told by its eventfd and as a rope_queue_args: a runtime needs one of them.
    */
   readonly whenPosted: (wakeFd: number, queue: Uint8Array, wake: () => void) => void;
 }
@@ -77,6 +77,8 @@ export interface Backend {
   open(path: string): NativeLibrary;
   /** Native memory as an ArrayBuffer that aliases it and never frees it. */
   view(address: number, bytes: number): ArrayBuffer;
-  /** What to change where opening `path`, or a view, failed because of a missing permission; undefined where it failed for another reason. */
+  /**
+   * What to change where opening `path`, or a view, failed because of a missing permission; undefined where it failed for another reason.
+   */
   denied(error: unknown, path?: string): string | undefined;
 }

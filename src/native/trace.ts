@@ -1,5 +1,5 @@
-// What the environment switches on: ROPE_LOG=1 says what is opened and what was leaked, ROPE_TRACE=1 logs every native call with its duration.
-// Off, neither costs anything: the calls are wrapped when the library is opened, or not at all.
+// What the environment switches on: ROPE_LOG=1 says what is opened and what was leaked, ROPE_TRACE=1 logs every native call with its
+// duration. Off, neither costs anything: the calls are wrapped when the library is opened, or not at all.
 import type { Backend, NativeFunction, NativeFunctions } from "./symbols.ts";
 import { symbols } from "./symbols.ts";
 

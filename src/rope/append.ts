@@ -8,7 +8,7 @@ import { allocate, checkTensor, geometryOf, stateOf } from "../tensor/operations
 import { Tensor } from "../tensor/tensor.ts";
 import { appendRotated, checkRows, checkValues, isFloat8 } from "./appending.ts";
 import { runFused } from "./fused.ts";
-import { checkCallOptions, checkQueryKey, quantizeKeys, type QuantizeOptions } from "./options.ts";
+import { checkCallOptions, checkQueryKey, checkQueryRank, quantizeKeys, type QuantizeOptions } from "./options.ts";
 import { PipelineCall } from "./pipeline.ts";
 import { checkFloat8, checkNope, checkScale, quantizeFp8Keys, type QuantizeFp8Options, withHeads } from "./quantize.ts";
 import { resolveSource, sourceKeys, type SourceOptions } from "./source.ts";
@@ -34,16 +34,18 @@ const applyKeys: readonly string[] = [...sourceKeys, ...quantizeKeys, "out"];
 const quantizingKeys: readonly string[] = [...quantizeFp8Keys, "qNope", "kNope", "out"];
 
 /**
- * Rotates q, and k on its way into a paged cache; v goes there too: {@linkcode RotaryEmbedding.append} as a function. Angles come from an embedding, a
- * table or `ropeTheta` and `ropeScale`. Into a float8 cache go fp8(k * scaleK) and fp8(v * scaleV), rounded once.
+ * Rotates q, and k on its way into a paged cache; v goes there too: {@linkcode RotaryEmbedding.append} as a function. Angles come from an
+ * embedding, a table or `ropeTheta` and `ropeScale`. Into a float8 cache go fp8(k * scaleK) and fp8(v * scaleV), rounded once.
  *
- * @param q [B, S, Hq, D], [nnz, Hq, D] or, with `headDim`, [nnz, Hq * D]; float32, float16 or bfloat16; any strides but the last, which is 1.
+ * @param q [B, S, Hq, D], [nnz, Hq, D] or, with `headDim`, [nnz, Hq * D]; float32, float16 or bfloat16; any strides but the last, which is
+ * 1.
  * @param k The same with the cache's Hk heads.
  * @param v The same with the cache's headDimV channels; null leaves the cache's values as they are.
- * @param where Where the tokens go. They are rotated by its `positions` unless the options say where they stand; with `slotMapping` they must.
+ * @param where Where the tokens go. They are rotated by its `positions` unless the options say where they stand; with `slotMapping` they
+ * must.
  * @returns The rotated q: a new tensor, or that of `options.out`.
- * @throws RopeArgumentError, RopeDisposedError, RopeDeviceError: nothing has been written. RopeFaultError: a position, request, page, place or slot
- * out of range; that token has not been written, the others have.
+ * @throws RopeArgumentError, RopeDisposedError, RopeDeviceError: nothing has been written. RopeFaultError: a position, request, page, place
+ * or slot out of range; that token has not been written, the others have.
  * @example
  * ```ts
  * import { applyRopeAppendPagedKVCache, PagedKVCache, Tensor } from "@librope/rope";
@@ -67,11 +69,11 @@ export function applyRopeAppendPagedKVCache(
   const operation = "applyRopeAppendPagedKVCache";
   checkQueryKey(operation, q, k);
   checkCallOptions(operation, options, applyKeys);
-  const source = resolveSource(operation, q, options, where);
+  const source = resolveSource(operation, q, options, where, true);
   return appendRotated(operation, source, q, k, v, cache, where, options);
 }
 
-// ---- float8 ------------------------------------------------------------------------------------------------------------------------------
+// ---- float8 -----------------------------------------------------------------------------------------------------------------------------
 
 /** The channels of a head of keys. Heads that lie side by side are as many as the cache has. */
 function widthOf(tensor: Tensor, heads: number): number {
@@ -145,19 +147,20 @@ function checkOut(operation: string, out: unknown, hasNope: boolean, dtype: Floa
 const call = new PipelineCall();
 
 /**
- * {@linkcode ropeQuantizeFp8} with k, kNope and v on their way into a float8 paged cache (FlashInfer's rope_quantize_fp8_append_paged_kv_cache): one
- * launch. A row of the keys in a {@linkcode PagedKVCache} is [k | kNope]; of a {@linkcode PagedMLACache} k is the kpe part, kNope the ckv part, and v
- * null.
+ * {@linkcode ropeQuantizeFp8} with k, kNope and v on their way into a float8 paged cache (FlashInfer's
+ * rope_quantize_fp8_append_paged_kv_cache): one launch. A row of the keys in a {@linkcode PagedKVCache} is [k | kNope]; of a {@linkcode
+ * PagedMLACache} k is the kpe part, kNope the ckv part, and v null.
  *
- * @param q [nnz, Hq, R], [B, S, Hq, R] or, with `headDim`, [nnz, Hq * R]; float32, float16 or bfloat16; any strides but the last, which is 1. As in
- * ropeQuantizeFp8, it may be wider than what turns.
+ * @param q [nnz, Hq, R], [B, S, Hq, R] or, with `headDim`, [nnz, Hq * R]; float32, float16 or bfloat16; any strides but the last, which is
+ * 1. As in ropeQuantizeFp8, it may be wider than what turns.
  * @param k The same with the cache's heads; of MLA also [nnz, R].
  * @param v The same with the cache's headDimV channels; null leaves the cache's values as they are.
- * @param where Where the tokens go. They are rotated by its `positions` unless the options say where they stand; with `slotMapping` they must.
+ * @param where Where the tokens go. They are rotated by its `positions` unless the options say where they stand; with `slotMapping` they
+ * must.
  * @param options Those of ropeQuantizeFp8. q is of the cache's dtype.
  * @returns q, and qNope where it was given: float8 tensors shaped as the inputs, or those of `options.out`.
- * @throws RopeArgumentError, RopeDisposedError, RopeDeviceError: nothing has been written. RopeFaultError: a position, request, page, place or slot
- * out of range; that token has not been written, the others have.
+ * @throws RopeArgumentError, RopeDisposedError, RopeDeviceError: nothing has been written. RopeFaultError: a position, request, page, place
+ * or slot out of range; that token has not been written, the others have.
  * @example
  * ```ts
  * import { PagedMLACache, ropeQuantizeFp8AppendPagedKVCache, Tensor } from "@librope/rope";
@@ -183,7 +186,7 @@ export function ropeQuantizeFp8AppendPagedKVCache(
   options?: RopeQuantizeFp8AppendOptions,
 ): { q: Tensor; qNope?: Tensor } {
   const operation = "ropeQuantizeFp8AppendPagedKVCache";
-  checkTensor(operation, "q", q);
+  checkQueryRank(operation, checkTensor(operation, "q", q));
   checkTensor(operation, "k", k);
   checkValues(operation, v);
   checkCallOptions(operation, options, quantizingKeys);

@@ -1,9 +1,9 @@
 // buildRopeCache: the cosines and sines of a context's positions, as rotalabs-accel makes them.
-import { checkCount, checkOptions } from "../arguments.ts";
-import type { DeviceLike } from "../device/device.ts";
-import { Tensor } from "../tensor/tensor.ts";
-import { checkCacheDType, type CosSinCacheOptions } from "./cos_sin.ts";
-import { RotaryEmbedding } from "./embedding.ts";
+import { argumentError, checkOptions } from "../arguments.ts";
+import { type DeviceLike, resolveDevice } from "../device/device.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { checkCacheDType, checkRowCount, cosSinAt, type CosSinCacheOptions, firstPositions } from "./cos_sin.ts";
+import { embeddingFor, settingOf } from "./embedding.ts";
 import { checkPositive, checkRotaryDim } from "./options.ts";
 import type { RopeScaling } from "./scaling.ts";
 
@@ -17,17 +17,17 @@ export interface RopeCacheOptions {
   readonly base?: number | undefined;
   /** The frequency rule. Default `{ ropeType: "default" }`; one that depends on the length takes that of seqLen. */
   readonly scaling?: RopeScaling | undefined;
-  /** Default "float32". */
+  /** "float32", "float16" or "bfloat16". Default "float32". */
   readonly dtype?: CosSinCacheOptions["dtype"];
   /** Default "auto". */
   readonly device?: DeviceLike | undefined;
 }
 
 /**
- * The cosines and sines of positions 0 .. seqLen - 1, attention factor included, from exact angles: each is within 2e-7 before it is rounded to
- * `dtype`.
+ * The cosines and sines of positions 0 .. seqLen - 1, attention factor included, from exact angles: each is within 2e-7 before it is
+ * rounded to `dtype`.
  *
- * @returns Two tensors [seqLen, headDim / 2].
+ * @returns Two tensors [seqLen, headDim / 2], or fewer pairs where `scaling.partialRotaryFactor` says that only some channels rotate.
  * @throws RopeArgumentError, RopeDeviceError, RopeOutOfMemoryError.
  * @example
  * ```ts
@@ -41,14 +41,17 @@ export interface RopeCacheOptions {
  */
 export function buildRopeCache(options: RopeCacheOptions): { cos: Tensor; sin: Tensor } {
   const operation = "buildRopeCache";
+  if (options === undefined) throw argumentError(operation, "options", "an object with seqLen and headDim", "undefined");
   checkOptions(operation, options, ["seqLen", "headDim", "base", "scaling", "dtype", "device"]);
-  const seqLen = checkCount(operation, "seqLen", options.seqLen);
+  const seqLen = checkRowCount(operation, "seqLen", options.seqLen);
   const dim = checkRotaryDim(operation, "headDim", options.headDim);
   const base = options.base === undefined ? undefined : checkPositive(operation, "base", options.base);
   const dtype = checkCacheDType(operation, "dtype", options.dtype);
-  using rope = new RotaryEmbedding({ dim, base, scaling: options.scaling, device: options.device });
-  using positions = Tensor.arange(seqLen, { device: rope.device });
-  const exact = rope.cosSin(positions, { contextLength: Math.max(seqLen, 1) });
+  const state = resolveDevice(operation, "device", options.device);
+  using rope = embeddingFor(operation, { dim, base, scaling: options.scaling, device: state.device });
+  using positions = firstPositions(operation, seqLen, state);
+  const setting = settingOf(operation, "options", rope, Math.max(seqLen, 1));
+  const exact = cosSinAt(operation, setting, 0, rope.rotaryDim / 2, positions, state);
   if (dtype === "float32") return exact;
   using cos = exact.cos;
   using sin = exact.sin;

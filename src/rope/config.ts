@@ -1,12 +1,15 @@
-// A Hugging Face config.json to the options of an embedding. What it does not know it says; the object is untrusted and only its own keys are read.
+// A Hugging Face config.json to the options of an embedding. What it does not know it says; the object is untrusted and only its own keys
+// are read.
 import { argumentError, checkInteger, checkOptions, describe, quote } from "../arguments.ts";
 import type { DeviceLike } from "../device/device.ts";
 import { warn } from "../native/trace.ts";
-import { child, count, find, flag, type Node, node, operation, positive, word } from "./config_node.ts";
-import { checkDivisors, ruleType, ruleWords, scalingOf, unreadText } from "./config_rules.ts";
+import { child, count, find, flag, type Node, node, operation, positive, positiveOrNone, word } from "./config_node.ts";
+import { checkDivisors, originalOf, ruleType, ruleWords, scalingOf, unreadText } from "./config_rules.ts";
 import type { RotaryEmbeddingOptions } from "./embedding.ts";
 import { type ModelTraits, modelTraits, whyUnsupported } from "./models.ts";
-import { type Angles, checkPairing, checkPositive, type Pairing } from "./options.ts";
+import { type Angles, checkAngles, checkPairing, checkPositive, type Pairing } from "./options.ts";
+import type { QScaling } from "./q_scale.ts";
+import { type Encoder, encoderDim, encoderOf, encoderOptions } from "./vision.ts";
 
 /** What {@linkcode RotaryEmbedding.fromConfig} takes besides the config, which these override. */
 export interface FromConfigOptions {
@@ -142,7 +145,7 @@ function chooseLayer(layers: Map<string, Parameters | null>, config: Node, wante
   return found;
 }
 
-// ---- dimensions and axes ------------------------------------------------------------------------------------------------------------------
+// ---- dimensions and axes ----------------------------------------------------------------------------------------------------------------
 
 function headDimOf(config: Node, traits: ModelTraits, isFull: boolean): number {
   const own = (isFull ? count(config, "global_head_dim") ?? traits.globalHeadDim : undefined) ?? count(config, "head_dim") ??
@@ -272,6 +275,8 @@ export function optionsFromConfig(json: object, options: FromConfigOptions = {})
   checkOptions(operation, options, optionKeys);
   const root = node("config", json);
   const { config, modelType } = textConfig(root);
+  const encoder = encoderOf(config, modelType);
+  if (encoder !== undefined) return optionsFromEncoder(json, config, encoder, options);
   const reason = modelType === undefined ? undefined : whyUnsupported(modelType);
   if (reason !== undefined) {
     throw argumentError(
@@ -299,6 +304,8 @@ export function optionsFromConfig(json: object, options: FromConfigOptions = {})
   const maxSeqLen = count(config, "max_position_embeddings", "n_positions");
   const given = scalingOf(rule, config, maxSeqLen); // before the dimensions: a rule that is not here is the first thing to know
   const layer = currentLayerType(options.layerType ?? "");
+  const temperature = temperatureOf(config, traits);
+  if (temperature !== undefined && layer === "full_attention") return stillOptions(json, rule, config, traits, temperature, options);
   const slice = sliceOf(config, traits, rule, options.dim, layer === "full_attention");
   checkDivisors(given, rule, slice.rotaryDim / 2);
   const own = rule && positive(rule, "rope_theta");
@@ -316,12 +323,68 @@ export function optionsFromConfig(json: object, options: FromConfigOptions = {})
     rotaryOffset: offsetOf(options.rotaryOffset, slice),
     pairing: pairingOf(config, traits, known !== undefined, options.pairing),
     conjugate: traits.conjugate,
+    qScaling: qScalingOf(rule, config, maxSeqLen),
     angles: options.angles,
     device: options.device,
     ...axesOf(rule, traits, slice.rotaryDim / 2),
   };
   warnOfUnread(json, rule, config);
   return made;
+}
+
+/** Ministral 3's factor for each query. */
+function qScalingOf(rule: Node | undefined, config: Node, maxSeqLen: number | undefined): QScaling | undefined {
+  const key = "llama_4_scaling_beta";
+  const beta = (rule && positiveOrNone(rule, key)) ?? positiveOrNone(config, key);
+  return beta === undefined ? undefined : { beta, length: originalOf(rule ?? config, config, maxSeqLen) };
+}
+
+/** Llama 4's, of its layers that do not turn; undefined for other models. `scale` is undefined where the config switches it off. */
+function temperatureOf(config: Node, traits: ModelTraits): { readonly scale: QScaling | undefined } | undefined {
+  if (traits.temperature !== true) return undefined;
+  const tuning = find(config, "attn_temperature_tuning")?.value; // true, or 4 in configs of its first days
+  if (tuning === false || tuning === 0) return { scale: undefined };
+  return { scale: { beta: positiveOrNone(config, "attn_scale") ?? 0.1, length: positive(config, "floor_scale") ?? 8192, shift: 1 } };
+}
+
+/** Layers that turn nothing, and multiply each query by a factor of its position. */
+function stillOptions(
+  json: object,
+  rule: Node | undefined,
+  config: Node,
+  traits: ModelTraits,
+  temperature: { readonly scale: QScaling | undefined },
+  options: FromConfigOptions,
+): RotaryEmbeddingOptions {
+  const slice = sliceOf(config, traits, rule, options.dim, true);
+  const pairing = pairingOf(config, traits, true, options.pairing);
+  warnOfUnread(json, rule, config);
+  return {
+    dim: slice.dim,
+    rotaryDim: slice.rotaryDim,
+    rotaryOffset: offsetOf(options.rotaryOffset, slice),
+    frequencies: new Array<number>(slice.rotaryDim / 2).fill(0),
+    pairing,
+    qScaling: temperature.scale,
+    angles: options.angles,
+    device: options.device,
+  };
+}
+
+/** The same of the config of an image encoder. */
+function optionsFromEncoder(json: object, config: Node, encoder: Encoder, options: FromConfigOptions): RotaryEmbeddingOptions {
+  const { layerType, rotaryOffset, angles, device } = options;
+  if (layerType !== undefined) {
+    throw argumentError(operation, "layerType", "absent, for all layers of an image encoder rotate alike", describe(layerType));
+  }
+  const dim = encoderDim(config, options.dim === undefined ? undefined : checkInteger(operation, "dim", options.dim, 1));
+  offsetOf(rotaryOffset, { dim, rotaryDim: dim, trailing: false });
+  if (angles !== undefined) checkAngles(operation, "angles", angles);
+  const rule = child(config, "rope_parameters", "rope_scaling");
+  const made = encoderOptions(config, rule, encoder, dim, angles);
+  const pairing = options.pairing === undefined ? made.pairing : checkPairing(operation, "pairing", options.pairing);
+  warnOfUnread(json, rule, config);
+  return { ...made, dim, pairing, angles, device };
 }
 
 const warned = new WeakSet<object>(); // a config is read once for each of its layer types

@@ -18,7 +18,7 @@ export function node(path: string, json: unknown): Node {
   if (typeof json === "object" && json !== null && !Array.isArray(json)) {
     return { path, json: json as Record<string, unknown>, read: new Set() };
   }
-  throw argumentError(operation, path, "an object", describe(json));
+  throw argumentError(operation, path, "an object", describe(json), typeof json === "string" ? "Parse the text: JSON.parse()." : undefined);
 }
 
 /** The first of some keys that is there and not null. All of them count as read: they are spellings of one thing. */

@@ -64,7 +64,7 @@ function refuseTyped(rule: Node): void {
 }
 
 /** The length a model was first trained with: what the config says itself wins, then the rule, then max_position_embeddings. */
-function originalOf(rule: Node, config: Node, maxSeqLen: number | undefined): number {
+export function originalOf(rule: Node, config: Node, maxSeqLen: number | undefined): number {
   const key = "original_max_position_embeddings";
   const inner = positive(rule, key);
   const original = positive(config, key) ?? inner ?? maxSeqLen;

@@ -1,16 +1,18 @@
 // A rotary embedding: frequencies that stay, and what a model adds to them.
-import { argumentError, checkBoolean, checkCount, checkInteger, checkOptions, describe } from "../arguments.ts";
+import { argumentError, checkBoolean, checkInteger, checkOptions, describe } from "../arguments.ts";
 import { type Device, type DeviceLike, resolveDevice } from "../device/device.ts";
 import type { DeviceState } from "../device/state.ts";
 import { RopeDisposedError } from "../errors.ts";
 import type { PagedKVCache } from "../kv/cache.ts";
 import type { AppendTarget } from "../kv/target.ts";
 import { enums } from "../native/layouts.ts";
+import { publicName } from "../native/status.ts";
+import { warn } from "../native/trace.ts";
 import { checkTensor, geometryOf } from "../tensor/operations.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { appendRotated } from "./appending.ts";
 import { type FromConfigOptions, optionsFromConfig } from "./config.ts";
-import { checkCacheDType, cosSinAt, type CosSinCacheOptions, type CosSinOptions, cosSinTable } from "./cos_sin.ts";
+import { checkCacheDType, checkRowCount, cosSinAt, type CosSinCacheOptions, type CosSinOptions, cosSinTable } from "./cos_sin.ts";
 import { Frequencies } from "./frequencies.ts";
 import { contextLengthOf, dependsOnLength, FrequenciesByLength } from "./lengths.ts";
 import {
@@ -31,7 +33,8 @@ import {
   pairingCode,
   refuseOut,
 } from "./options.ts";
-import { isPlaced } from "./placement.ts";
+import { checkAxesPlacement, isPlaced } from "./placement.ts";
+import { checkQScaling, type QFactors, qScaleAt, type QScaling } from "./q_scale.ts";
 import { rotateInto, rotateOutOfPlace, type Setting } from "./rotate.ts";
 import { resolveRule } from "./rules.ts";
 import { defaultMaxSeqLen, type RopeScaling } from "./scaling.ts";
@@ -41,8 +44,8 @@ export interface RotaryEmbeddingOptions {
   /** The head dimension D of q and k. */
   readonly dim: number;
   /**
-   * The context length of the model: rules without an original length of their own start from it, and those that depend on the length take it where no
-   * call says otherwise. Never a limit on positions. Default 2048.
+   * The context length of the model: rules without an original length of their own start from it, and those that depend on the length take
+   * it where no call says otherwise. Never a limit on positions. Default 2048.
    */
   readonly maxSeqLen?: number | undefined;
   /** The base of the frequencies, theta. Default 10000. */
@@ -67,6 +70,8 @@ export interface RotaryEmbeddingOptions {
   readonly attentionFactor?: number | undefined;
   /** Negate sin (nanochat). Default false. */
   readonly conjugate?: boolean | undefined;
+  /** By what the model multiplies its queries besides; see {@linkcode RotaryEmbedding.qScale}. Default: by nothing. */
+  readonly qScaling?: QScaling | undefined;
   /** The device of `cosSin` results. Default "auto". q and k may be on any. */
   readonly device?: DeviceLike | undefined;
 }
@@ -85,6 +90,7 @@ const optionKeys = [
   "axisOfPair",
   "attentionFactor",
   "conjugate",
+  "qScaling",
   "device",
 ];
 
@@ -92,6 +98,7 @@ const constructing = "RotaryEmbedding";
 const readingConfig = "RotaryEmbedding.fromConfig";
 
 interface Access {
+  make(operation: string, options: RotaryEmbeddingOptions): RotaryEmbedding;
   check(operation: string, argument: string, value: unknown): RotaryEmbedding;
   setting(embedding: RotaryEmbedding, operation: string, contextLength: number | undefined): Setting;
   settingAt(
@@ -103,6 +110,11 @@ interface Access {
   ): Setting;
 }
 const access: Access = {} as Access; // filled by the class, whose fields are private
+
+/** An embedding for another operation, whose errors carry that one's name. */
+export function embeddingFor(operation: string, options: RotaryEmbeddingOptions): RotaryEmbedding {
+  return access.make(operation, options);
+}
 
 /** How an embedding rotates, for a call that is no method of it; without a contextLength by the frequencies of the original length. */
 export function settingOf(operation: string, argument: string, value: unknown, contextLength?: number): Setting {
@@ -150,7 +162,7 @@ export class RotaryEmbedding {
   /** What cos and sin are multiplied by; of a rule that depends on the length, up to the original length. */
   readonly attentionFactor: number;
 
-  // What errors call the making of an embedding, for the length of a fromConfig.
+  // What errors call the making of an embedding: that of a fromConfig, or of another call that makes one.
   static #making = constructing;
 
   readonly #state: DeviceState;
@@ -160,9 +172,19 @@ export class RotaryEmbedding {
   readonly #setting: Setting;
   readonly #heads: number;
   readonly #axisOfPair: Int32Array<ArrayBuffer> | null;
+  readonly #qScaling: QFactors | null;
+  #isScaleKnown = false; // that there are such factors has been said
   #values: { exact: Float64Array<ArrayBuffer>; invFreq: Float32Array<ArrayBuffer> } | null = null;
 
   static {
+    access.make = (operation, options) => {
+      RotaryEmbedding.#making = operation;
+      try {
+        return new RotaryEmbedding(options);
+      } finally {
+        RotaryEmbedding.#making = constructing;
+      }
+    };
     access.check = (operation, argument, value) => {
       if (typeof value !== "object" || value === null || !(#setting in value)) {
         throw argumentError(operation, argument, "a RotaryEmbedding", describe(value));
@@ -197,6 +219,7 @@ export class RotaryEmbedding {
     this.pairing = checkPairing(operation, "pairing", options.pairing);
     const angles = checkAngles(operation, "angles", options.angles);
     const conjugate = checkBoolean(operation, "conjugate", options.conjugate);
+    this.#qScaling = checkQScaling(operation, options.qScaling);
     const rule = resolveRule(operation, options, this.dim, this.rotaryOffset);
     this.rotaryDim = rule.rotaryDim;
     this.axes = rule.axes;
@@ -222,13 +245,18 @@ export class RotaryEmbedding {
   }
 
   /**
-   * The embedding that a Hugging Face config.json, parsed, describes: `rope_scaling` or `rope_parameters`, top-level or in its `text_config`.
-   * `model_type` decides what the keys do not say; `options` override it. A model_type that librope does not list is read by its keys alone: it
-   * pairs "half" unless they say otherwise (`rotary_emb_interleaved`, `position_embedding_type: "rope_gptj"`), so give `pairing` where it does not.
-   * Where only some layers rotate (SmolLM3, Llama 4), this is the embedding of those. Rules and rotations that this
+   * The embedding that a Hugging Face config.json, parsed, describes: `rope_scaling` or `rope_parameters`, top-level or in its
+   * `text_config`. `model_type` decides what the keys do not say; `options` override it. A model_type that librope does not list is read by
+   * its keys alone: it pairs "half" unless they say otherwise (`rotary_emb_interleaved`, `position_embedding_type: "rope_gptj"`), so give
+   * `pairing` where it does not. Where only some layers rotate (SmolLM3, Llama 4), this is the embedding of those; of Llama 4's
+   * "full_attention" layers it is one that turns nothing and has their {@linkcode RotaryEmbedding.qScale}. Rules and rotations that this
    * version does not have are errors; other keys of rotary positions that nobody reads give one warning for each config.
    *
-   * @throws RopeArgumentError naming the key that is wrong, missing or not known, and the layer types where the config has parameters for each.
+   * The `vision_config` of an image encoder whose patches turn by row and column (Qwen-VL's, Pixtral, Llama 4, DINOv3) makes an embedding
+   * of two axes: positions [2, n], (row, column), of Llama 4 (column + 1, row + 1), of DINOv3 the patches' centres (y, x) from -1 to 1.
+   *
+   * @throws RopeArgumentError naming the key that is wrong, missing or not known, and the layer types where the config has parameters for
+   * each.
    * @example
    * ```ts
    * import { RotaryEmbedding } from "@librope/rope";
@@ -244,19 +272,14 @@ export class RotaryEmbedding {
    * console.assert(rope.dim === 128);
    *
    * // Layers that differ: say which.
-   * const gemma = { model_type: "gemma3_text", rope_theta: 1e6, rope_local_base_freq: 1e4, rope_scaling: { rope_type: "linear", factor: 8 } };
+   * const rope_scaling = { rope_type: "linear", factor: 8 };
+   * const gemma = { model_type: "gemma3_text", rope_theta: 1e6, rope_local_base_freq: 1e4, rope_scaling };
    * using sliding = RotaryEmbedding.fromConfig(gemma, { layerType: "sliding_attention" });
    * console.assert(sliding.dim === 256 && sliding.frequencies[0] === 1);
    * ```
    */
   static fromConfig(config: object, options?: FromConfigOptions): RotaryEmbedding {
-    const made = optionsFromConfig(config, options);
-    RotaryEmbedding.#making = readingConfig;
-    try {
-      return new RotaryEmbedding(made);
-    } finally {
-      RotaryEmbedding.#making = constructing;
-    }
+    return access.make(readingConfig, optionsFromConfig(config, options));
   }
 
   /**
@@ -266,8 +289,8 @@ export class RotaryEmbedding {
    * @param k The same with Hk heads, or null.
    * @param options Where the tokens stand; without any, 0 .. S-1 in every batch row.
    * @returns New tensors of the shapes and dtypes of q and k, or those of `options.out`.
-   * @throws RopeArgumentError, RopeDisposedError, RopeDeviceError: nothing has been written. RopeFaultError: a position beyond 2^38; the other
-   * rows of `options.out` have been written.
+   * @throws RopeArgumentError, RopeDisposedError, RopeDeviceError: nothing has been written. RopeFaultError: a position beyond 2^38; the
+   * other rows of `options.out` have been written.
    * @example
    * ```ts
    * import { RotaryEmbedding, Tensor } from "@librope/rope";
@@ -330,19 +353,19 @@ export class RotaryEmbedding {
   }
 
   /**
-   * Rotates q, and k on its way into a paged cache; v goes there too. One launch, with norms and the quantising of a float8 cache where they are asked for:
-   * a layer's norm, rotate and append. What it writes is what {@linkcode RotaryEmbedding.forward} and {@linkcode appendPagedKVCache} would, but for
-   * roundings between.
+   * Rotates q, and k on its way into a paged cache; v goes there too. One launch, with norms and the quantising of a float8 cache where
+   * they are asked for: a layer's norm, rotate and append. What it writes is what {@linkcode RotaryEmbedding.forward} and {@linkcode
+   * appendPagedKVCache} would, but for roundings between.
    *
    * @param q [B, S, Hq, D], [nnz, Hq, D] or [nnz, Hq * D]; float32, float16 or bfloat16; any strides but the last, which is 1.
    * @param k The same with the cache's Hk heads.
    * @param v The same with the cache's headDimV channels; null leaves the cache's values as they are.
-   * @param where Where the tokens go. They are rotated by its `positions` unless the options say where they stand; with `slotMapping` they must.
-   * Padding (-1) among the positions, and tokens that `where` skips, are not stored.
+   * @param where Where the tokens go. They are rotated by its `positions` unless the options say where they stand; with `slotMapping` they
+   * must. Padding (-1) among the positions, and tokens that `where` skips, are not stored.
    * @param options Those of forward, `out` being one tensor, and how to quantise.
    * @returns The rotated q: a new tensor, or that of `options.out`.
-   * @throws RopeArgumentError, RopeDisposedError, RopeDeviceError: nothing has been written. RopeFaultError: a position, request, page, place or slot
-   * out of range; that token has not been written, the others have.
+   * @throws RopeArgumentError, RopeDisposedError, RopeDeviceError: nothing has been written. RopeFaultError: a position, request, page,
+   * place or slot out of range; that token has not been written, the others have.
    * @example
    * ```ts
    * import { PagedKVCache, RotaryEmbedding, Tensor } from "@librope/rope";
@@ -363,7 +386,8 @@ export class RotaryEmbedding {
   }
 
   /**
-   * The cosines and sines that a rotation uses, attention factor included; 1 and 0 for padding. Those of a `conjugate` embedding are cos and -sin.
+   * The cosines and sines that a rotation uses, attention factor included; 1 and 0 for padding. Those of a `conjugate` embedding are cos
+   * and -sin.
    *
    * @param positions [n], with several axes [axes, n] (numbers axis by axis); as in {@linkcode ForwardOptions}.
    * @returns Two float32 tensors [n, R/2], with frequencies per head [n, heads, R/2].
@@ -387,11 +411,38 @@ export class RotaryEmbedding {
   }
 
   /**
-   * The table of a context in the layout of FlashInfer and vLLM: in each row the cosines of a position, then its sines, attention factor included.
+   * The factors by which the model multiplies its queries beside the rotation, for `qScale` of {@linkcode ForwardOptions}: no rotation does
+   * it by itself. Ministral 3 and Mistral 4 have them, and Llama 4 in its layers that do not rotate.
+   *
+   * @param positions Those of the rotation, as numbers on the host or a tensor on the CPU.
+   * @returns float32 of the shape of the positions, 1 for padding; undefined where the model has none.
+   * @example
+   * ```ts
+   * import { RotaryEmbedding, Tensor } from "@librope/rope";
+   *
+   * using rope = RotaryEmbedding.fromConfig({ model_type: "ministral3" });
+   * using q = Tensor.random([2, 32, 128]);
+   * using qScale = rope.qScale([16383, 16384]);
+   * using rotated = rope.rotate(q, { positions: [16383, 16384], qScale });
+   * console.assert(qScale?.readBlocking()[0] === 1);
+   * ```
+   */
+  qScale(positions: Indices): Tensor<"float32"> | undefined {
+    const operation = "RotaryEmbedding.qScale";
+    this.#alive(operation);
+    this.#isScaleKnown = true;
+    if (this.#qScaling === null) return undefined;
+    return qScaleAt(operation, this.#qScaling, positions, this.#state) as Tensor<"float32">;
+  }
+
+  /**
+   * The table of a context in the layout of FlashInfer and vLLM: in each row the cosines of a position, then its sines, attention factor
+   * included.
    *
    * @param maxPosition The number of rows, for positions 0 .. maxPosition - 1. Default maxSeqLen.
    * @returns [maxPosition, R], float32 unless `options.dtype` says otherwise.
-   * @throws RopeArgumentError where the embedding has several axes or frequencies per head, which no such table can hold; RopeDisposedError.
+   * @throws RopeArgumentError where the embedding has several axes or frequencies per head, which no such table can hold;
+   * RopeDisposedError.
    * @example
    * ```ts
    * import { RotaryEmbedding } from "@librope/rope";
@@ -405,7 +456,7 @@ export class RotaryEmbedding {
     const operation = "RotaryEmbedding.cosSinCache";
     this.#alive(operation);
     checkCallOptions(operation, options, ["dtype", "contextLength"]);
-    const rows = maxPosition === undefined ? this.#maxSeqLen : checkCount(operation, "maxPosition", maxPosition);
+    const rows = maxPosition === undefined ? this.#maxSeqLen : checkRowCount(operation, "maxPosition", maxPosition);
     const dtype = checkCacheDType(operation, "dtype", options?.dtype);
     if (this.axes > 1 || this.#heads > 0) {
       const actual = this.axes > 1 ? `one of ${this.axes} axes` : "one with frequencies per head";
@@ -426,8 +477,8 @@ export class RotaryEmbedding {
   }
 
   /**
-   * Radians per position of every pair, a new copy: [R/2], with several axes [axes, R/2] or [axes, heads, R/2], row-major. With `axisOfPair` [R/2]. Of a
-   * rule that depends on the length ("dynamic", "longrope") those of the original length.
+   * Radians per position of every pair, a new copy: [R/2], with several axes [axes, R/2] or [axes, heads, R/2], row-major. With
+   * `axisOfPair` [R/2]. Of a rule that depends on the length ("dynamic", "longrope") those of the original length.
    */
   get frequencies(): Float64Array {
     const { exact } = this.#read("RotaryEmbedding.frequencies");
@@ -437,8 +488,9 @@ export class RotaryEmbedding {
   }
 
   /**
-   * The same as Hugging Face's float32 values, bit for bit, but where torch's own pow is not rounded correctly: those are off by a last bit there. Of
-   * the caller's frequencies, those rounded. In the order of the pairs: Hugging Face's Ernie 4.5 VL stores its own by axis (height, width, time).
+   * The same as Hugging Face's float32 values, bit for bit, but where torch's own pow is not rounded correctly: those are off by a last bit
+   * there. Of the caller's frequencies, those rounded. In the order of the pairs: Hugging Face's Ernie 4.5 VL stores its own by axis
+   * (height, width, time).
    */
   get invFreq(): Float32Array {
     const { invFreq } = this.#read("RotaryEmbedding.invFreq");
@@ -502,11 +554,12 @@ export class RotaryEmbedding {
       }
     }
     this.#settingAt(operation, q, options, where);
+    if (this.#qScaling !== null && k !== null && options?.qScale === undefined) this.#tellOfScale(operation);
     const { shape } = geometryOf(q);
     if (shape.length > 2 && shape[shape.length - 1] !== this.dim) {
       throw argumentError(
         operation,
-        "q",
+        publicName("q", operation),
         `a tensor whose last dimension is ${this.dim}, the dim of the embedding`,
         `the shape [${shape.join(", ")}]`,
       );
@@ -515,26 +568,18 @@ export class RotaryEmbedding {
 
   /** How it rotates the tokens of q, until the next call. */
   #settingAt(operation: string, q: Tensor, options: InplaceOptions | undefined, where: AppendTarget | null): Setting {
-    if (this.axes > 1) this.#checkPlacement(operation, options);
+    if (this.axes > 1) checkAxesPlacement(operation, this.axes, options);
     if (this.#byLength !== null) {
-      const placed = where === null || isPlaced(options) ? options : { positions: where.positions, contextLength: options?.contextLength };
+      const placed = isPlaced(options) || !where ? options : { positions: where.positions, contextLength: options?.contextLength };
       const length = contextLengthOf(operation, q, placed, this.#maxSeqLen);
       this.#setting.frequencies = this.#byLength.at(operation, length).handle;
     }
     return this.#setting;
   }
 
-  /** With several axes only positions say where a token stands. */
-  #checkPlacement(operation: string, options: InplaceOptions | undefined): void {
-    const several = `for the embedding has ${this.axes} axes`;
-    for (const name of ["offset", "indptr", "offsets"] as const) {
-      const value: unknown = options?.[name];
-      if (value === undefined) continue;
-      const advice = `offset, indptr and offsets count along one axis: give positions [${this.axes}, ...].`;
-      throw argumentError(operation, name, `absent, ${several}`, describe(value), advice);
-    }
-    if (options?.positions === undefined) {
-      throw argumentError(operation, "positions", `given as [${this.axes}, ...], ${several}`, "undefined");
-    }
+  #tellOfScale(operation: string): void {
+    if (this.#isScaleKnown) return;
+    this.#isScaleKnown = true;
+    warn(`${operation}: this model multiplies its queries by a factor of their positions besides; give qScale: rope.qScale(positions).`);
   }
 }

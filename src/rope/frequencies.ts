@@ -1,11 +1,11 @@
-// The frequencies of a rule: an immutable object of the C library, held by a handle. An embedding owns one; the functional calls share a small
-// cache, in which the rule used last is found by comparing numbers.
-import { RopeArgumentError } from "../errors.ts";
+// The frequencies of a rule: an immutable object of the C library, held by a handle. An embedding owns one; the functional calls share a
+// small cache, in which the rule used last is found by comparing numbers.
 import { Block } from "../native/block.ts";
 import { enums, layouts } from "../native/layouts.ts";
 import { library } from "../native/library.ts";
 import { HandleNet } from "../native/net.ts";
 import { realm } from "../native/realm.ts";
+import type { FieldNames } from "../native/status.ts";
 
 /** The numbers of rules other than default, linear and llama3; 0 and absent are the default, as in rope.h. */
 export interface RuleDetails {
@@ -77,17 +77,13 @@ function releaseHandle(handle: number): void {
 
 const net = new HandleNet("RotaryEmbedding", releaseHandle);
 
-/** An error of rope_frequencies_create under the names of the caller's arguments. */
-function renamed(error: unknown, rule: Rule, names: RuleNames): unknown {
-  if (!(error instanceof RopeArgumentError)) return error;
-  const { operation, argument = "", expected, actual } = error;
-  let name = argument;
-  if (argument === "custom") name = rule.kind === enums.RULE_CUSTOM ? "frequencies" : names.divisors;
-  // C blames theta for every frequency that is too high, but theta^(-2j/R) is at most 1 where theta is at least 1.
-  else if (argument === "theta") name = rule.theta >= 1 ? names.factor : names.theta;
-  if (name === argument) return error;
-  const message = error.message.replace(`${operation}: ${argument} `, `${name} `);
-  return new RopeArgumentError({ operation, argument: name, expected, actual, message });
+/** What the caller calls the fields of rope_frequencies_create that a rule is made of. */
+function namesOf(rule: Rule, names: RuleNames): FieldNames {
+  return {
+    custom: rule.kind === enums.RULE_CUSTOM ? "frequencies" : names.divisors,
+    // C blames theta for every frequency that is too high, but theta^(-2j/R) is at most 1 where theta is at least 1.
+    theta: rule.theta >= 1 ? names.factor : names.theta,
+  };
 }
 
 /** Frequencies that C holds for us until they are released. */
@@ -128,11 +124,7 @@ export class Frequencies {
     create.f64(createLayout.long_mscale, details.longMscale ?? 0);
     create.f64(createLayout.partial, details.partial ?? 0);
     create.u32(createLayout.no_truncate, details.noTruncate ?? 0);
-    try {
-      create.call(operation);
-    } catch (error) {
-      throw renamed(error, rule, names);
-    }
+    create.call(operation, namesOf(rule, names));
     this.handle = create.getU64(createLayout.frequencies);
     this.attentionFactor = create.getF64(createLayout.chosen_attention_factor);
     this.#count = rule.axes * Math.max(rule.heads, 1) * rule.rotaryDim / 2;
@@ -170,8 +162,8 @@ let last: Frequencies | null = null;
 let lastKind = 0, lastDim = 0, lastTheta = 0, lastFactor = 0, lastLow = 0, lastHigh = 0, lastOriginal = 0;
 
 /**
- * The handle of a rule on one axis, made where it is new. The numbers are checked; those a kind has no use for are 0. Calls that repeat the last
- * rule, as a model's layers do, compare seven numbers and allocate nothing.
+ * The handle of a rule on one axis, made where it is new. The numbers are checked; those a kind has no use for are 0. Calls that repeat the
+ * last rule, as a model's layers do, compare seven numbers and allocate nothing.
  */
 export function cachedFrequencies(
   operation: string,

@@ -1,6 +1,8 @@
 // What the functional calls have in common: a rule named by numbers in each call, and how it is applied.
 import { argumentError, checkInteger } from "../arguments.ts";
 import { enums } from "../native/layouts.ts";
+import { publicName } from "../native/status.ts";
+import { shapeText } from "../tensor/geometry.ts";
 import { geometryOf } from "../tensor/operations.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { cachedFrequencies } from "./frequencies.ts";
@@ -25,21 +27,14 @@ const setting: Setting = { frequencies: 0, pairing: 0, angles: 0, rotaryOffset: 
 function headDimOf(operation: string, q: Tensor, headDim: number | undefined): number {
   const { shape } = geometryOf(q);
   const dim = shape[shape.length - 1] ?? 0;
-  if (shape.length < 2 || shape.length > 4) {
-    throw argumentError(operation, "q", "a tensor of rank 2 to 4", `the shape [${shape.join(", ")}]`);
-  }
   if (shape.length > 2) {
     if (dim >= 2) return dim;
-    throw argumentError(
-      operation,
-      "q",
-      "a tensor whose last dimension, the head dimension, is at least 2",
-      `the shape [${shape.join(", ")}]`,
-      "Channels rotate in pairs.",
-    );
+    const expected = "a tensor whose last dimension, the head dimension, is at least 2";
+    throw argumentError(operation, publicName("q", operation), expected, `the shape ${shapeText(shape)}`, "Channels rotate in pairs.");
   }
   if (headDim !== undefined) return checkInteger(operation, "headDim", headDim, 2);
-  throw argumentError(operation, "headDim", "given for a q of rank 2", "undefined", "It is the D of a q of shape [nnz, H * D].");
+  const such = `a ${publicName("q", operation)} of`;
+  throw argumentError(operation, "headDim", `given for ${such} rank 2`, "undefined", `It is the D of ${such} shape [nnz, H * D].`);
 }
 
 /** Checks the options of a rule, Llama 3.1's or the plain one. What it returns is good until the next call. */

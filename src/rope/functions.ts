@@ -1,4 +1,5 @@
-// FlashInfer's functional rotations, in camelCase: the same rotation as RotaryEmbedding's, with the frequencies named by numbers in each call.
+// FlashInfer's functional rotations, in camelCase: the same rotation as RotaryEmbedding's, with the frequencies named by numbers in each
+// call.
 import { argumentError, describe } from "../arguments.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { ruleSetting } from "./functional.ts";
@@ -100,7 +101,8 @@ function present(operation: string, positions: Indices): Indices {
 /**
  * q and k with rotary position embeddings applied (FlashInfer's apply_rope).
  *
- * @param q [B, S, Hq, D], [nnz, Hq, D] or, with `headDim`, [nnz, Hq * D]; float64, float32, float16 or bfloat16; any strides but the last, which is 1.
+ * @param q [B, S, Hq, D], [nnz, Hq, D] or, with `headDim`, [nnz, Hq * D]; float64, float32, float16 or bfloat16; any strides but the last,
+ * which is 1.
  * @param k The same with Hk heads, or null.
  * @param options Where the tokens stand (`offset`, or `indptr` and `offsets`; default 0 .. S-1 in every batch row) and how to rotate.
  * @returns The rotated q and k: new tensors, or those of `options.out`.
@@ -142,7 +144,8 @@ export function applyRopeInplace(q: Tensor, k: Tensor | null, options?: ApplyRop
 /**
  * q and k rotated by position ids (FlashInfer's apply_rope_pos_ids). As {@linkcode applyRope}, with a position for each token.
  *
- * @param positions [nnz], [B, S] or [S]: int32, int64 or float32, or numbers on the host. An integer -1 (NaN among floats) leaves its token as it is.
+ * @param positions [nnz], [B, S] or [S]: int32, int64 or float32, or numbers on the host. An integer -1 (NaN among floats) leaves its token
+ * as it is.
  * @example
  * ```ts
  * import { applyRopePosIds, Tensor } from "@librope/rope";
@@ -181,8 +184,8 @@ export function applyRopePosIdsInplace(q: Tensor, k: Tensor | null, positions: I
 }
 
 /**
- * q and k rotated with Llama 3.1's frequencies (FlashInfer's apply_llama31_rope): long wavelengths are stretched by `ropeScale`, short ones kept,
- * with a ramp between; `lowFreqFactor` equal to `highFreqFactor` is a hard step. Otherwise as {@linkcode applyRope}.
+ * q and k rotated with Llama 3.1's frequencies (FlashInfer's apply_llama31_rope): long wavelengths are stretched by `ropeScale`, short ones
+ * kept, with a ramp between; `lowFreqFactor` equal to `highFreqFactor` is a hard step. Otherwise as {@linkcode applyRope}.
  *
  * @example
  * ```ts
@@ -221,7 +224,8 @@ export function applyLlama31RopeInplace(q: Tensor, k: Tensor | null, options?: A
 /**
  * q and k rotated with Llama 3.1's frequencies by position ids (FlashInfer's apply_llama31_rope_pos_ids).
  *
- * @param positions [nnz], [B, S] or [S]: int32, int64 or float32, or numbers on the host. An integer -1 (NaN among floats) leaves its token as it is.
+ * @param positions [nnz], [B, S] or [S]: int32, int64 or float32, or numbers on the host. An integer -1 (NaN among floats) leaves its token
+ * as it is.
  * @example
  * ```ts
  * import { applyLlama31RopePosIds, Tensor } from "@librope/rope";

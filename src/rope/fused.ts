@@ -11,7 +11,7 @@ import { resolveNorm, resolveRowScale } from "./norm.ts";
 import { type FusedOptions, type Indices, type InplaceOptions, inverseFlag } from "./options.ts";
 import { PipelineCall } from "./pipeline.ts";
 import { checkSeqLen, isPlaced, severalPlacements } from "./placement.ts";
-import { resolveIndptr, resolveOffsets, resolvePositions } from "./positions.ts";
+import { checkTableRows, resolveIndptr, resolveOffsets, resolvePositions } from "./positions.ts";
 import type { Setting } from "./rotate.ts";
 
 /** Whether anything but a rotation is asked for. */
@@ -48,8 +48,8 @@ export function rotateFused(
 }
 
 /**
- * Fills in how `call` rotates, by setting and options, where its tokens stand and where they go; runs it and clears it. Its q, the other tensors, the
- * factors and the table are there already. `given` are positions: those of the options or of another argument.
+ * Fills in how `call` rotates, by setting and options, where its tokens stand and where they go; runs it and clears it. Its q, the other
+ * tensors, the factors and the table are there already. `given` are positions: those of the options or of another argument.
  */
 export function runFused(
   operation: string,
@@ -115,7 +115,9 @@ function fill(
     if (options.indptr !== undefined) call.indptr = resolveIndptr(operation, options.indptr, q);
     if (options.offsets !== undefined) call.offsets = resolveOffsets(operation, options.offsets, q);
   }
-  if (given !== undefined) call.positions = resolvePositions(operation, given, q, setting.axes);
+  if (given === undefined) return;
+  if (call.cos !== null) checkTableRows(operation, given, q);
+  call.positions = resolvePositions(operation, given, q, setting.axes);
 }
 
 /** Where k and v go, and the positions that follow from it. */

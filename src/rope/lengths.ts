@@ -13,7 +13,10 @@ export function dependsOnLength(rule: Rule): boolean {
 
 const capacity = 4; // decoding with "dynamic" makes new ones at every step
 
-/** The frequencies of such a rule by context length: those beyond the original length are made when they are asked for, and the last few kept. */
+/**
+ * The frequencies of such a rule by context length: those beyond the original length are made when they are asked for, and the last few
+ * kept.
+ */
 export class FrequenciesByLength {
   readonly #rule: Rule;
   readonly #names: RuleNames;
@@ -55,7 +58,10 @@ export class FrequenciesByLength {
 
 const furthest = 2 ** 38; // positions beyond it are faults, and no context
 
-/** The largest of some indices that the host can see; undefined where it cannot, -Infinity where there are none. Entries that are no numbers are skipped. */
+/**
+ * The largest of some indices that the host can see; undefined where it cannot, -Infinity where there are none. Entries that are no numbers
+ * are skipped.
+ */
 function largest(operation: string, argument: string, given: unknown): number | undefined {
   const values = numbersOnHost(operation, argument, given);
   if (values === undefined) return undefined;

@@ -1,5 +1,5 @@
-// What a config.json leaves to its model_type, from Hugging Face's model classes: how channels pair, and the defaults of keys that are absent.
-// A model that is not listed pairs halves and has no defaults beyond theta 10000 and the whole head.
+// What a config.json leaves to its model_type, from Hugging Face's model classes: how channels pair, and the defaults of keys that are
+// absent. A model that is not listed pairs halves and has no defaults beyond theta 10000 and the whole head.
 import type { Pairing } from "./options.ts";
 
 /** What a model type says. */
@@ -26,6 +26,8 @@ export interface ModelTraits {
   readonly section?: readonly number[];
   /** The rotating channels stand last in the head. */
   readonly trailing?: boolean;
+  /** The layers of full attention do not turn, and may have a temperature (Llama 4). */
+  readonly temperature?: boolean;
   /** Multi-head latent attention: the part of a head that rotates is a tensor of its own, of qk_rope_head_dim channels; their default. */
   readonly latent?: number;
 }
@@ -34,7 +36,10 @@ const gemma = { headDim: 256 };
 const gemmaLayers = { headDim: 256, layers: { full_attention: 1e6, sliding_attention: 1e4 } };
 const gemma4: ModelTraits = { ...gemmaLayers, globalHeadDim: 512, rule: { rope_type: "proportional", partial_rotary_factor: 0.25 } };
 const llama3 = { rope_type: "llama3", factor: 8, low_freq_factor: 1, high_freq_factor: 4, original_max_position_embeddings: 8192 };
-const ministral = { rope_type: "yarn", factor: 16, mscale: 1, mscale_all_dim: 1, original_max_position_embeddings: 16384 };
+const ministral = {
+  ...{ rope_type: "yarn", factor: 16, mscale: 1, mscale_all_dim: 1, original_max_position_embeddings: 16384 },
+  llama_4_scaling_beta: 0.1,
+};
 const gptOss = { rope_type: "yarn", factor: 32, beta_fast: 32, beta_slow: 1, truncate: false, original_max_position_embeddings: 4096 };
 const bert = { layers: { full_attention: 160000, sliding_attention: 1e4 } };
 const glm: ModelTraits = { pairing: "interleaved", partial: 0.5, headDim: 128 };
@@ -46,7 +51,7 @@ const qwenVision: ModelTraits = { theta: 1e6, axes: "chunked", section: [16, 24,
 const qwen3Vision: ModelTraits = { theta: 5e5, headDim: 128, axes: "interleaved", section: [24, 20, 20] };
 const qwen35: ModelTraits = { partial: 0.25, headDim: 256, axes: "interleaved", section: [11, 11, 10] };
 const cohere: ModelTraits = { pairing: "interleaved" };
-const llama4: ModelTraits = { pairing: "interleaved", theta: 5e5, headDim: 128 };
+const llama4: ModelTraits = { pairing: "interleaved", theta: 5e5, headDim: 128, temperature: true };
 
 const models: Readonly<Record<string, ModelTraits>> = {
   falcon: {},
@@ -182,6 +187,7 @@ const unsupported: Readonly<Record<string, string>> = {
   cohere_compass: "its axes reorder the frequencies",
   cohere_compass_text: "its axes reorder the frequencies",
   neomme: "its axes reorder the frequencies",
+  gemma4_vision: "each axis turns a block of the head of its own: make one embedding for each, at its rotaryOffset",
   vjepa2: "the two channels of a pair turn at different speeds",
   esmfold2: "its positions are coordinates",
   musicflamingo: "its positions are timestamps",
@@ -196,6 +202,6 @@ export function modelTraits(modelType: string | undefined): ModelTraits | undefi
 export function whyUnsupported(modelType: string): string | undefined {
   if (Object.hasOwn(unsupported, modelType)) return unsupported[modelType];
   return /vision|audio|vqmodel|_vit$/.test(modelType)
-    ? "it is an image or audio encoder, whose positions the config does not describe"
+    ? "it is an image or audio encoder whose positions this version does not know"
     : undefined;
 }

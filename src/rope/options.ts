@@ -1,18 +1,20 @@
 // The options of every rotation: their types, and what the words among them are in the C ABI.
 import { argumentError, checkBoolean, checkChoice, checkInteger, checkOptions, describe } from "../arguments.ts";
 import type { Stream } from "../device/stream.ts";
-import { checkTensor } from "../tensor/operations.ts";
+import { publicName } from "../native/status.ts";
+import { shapeText } from "../tensor/geometry.ts";
+import { checkTensor, geometryOf } from "../tensor/operations.ts";
 import { Tensor } from "../tensor/tensor.ts";
 
 /**
- * Which two channels of a head form a pair, of R rotated ones: `half` (j, j + R/2), Hugging Face's Llama; `interleaved` (2j, 2j + 1), GPT-J;
- * `interleaved_to_half` reads (2j, 2j + 1) and writes (j, j + R/2), Hugging Face's DeepSeek V3.
+ * Which two channels of a head form a pair, of R rotated ones: `half` (j, j + R/2), Hugging Face's Llama; `interleaved` (2j, 2j + 1),
+ * GPT-J; `interleaved_to_half` reads (2j, 2j + 1) and writes (j, j + R/2), Hugging Face's DeepSeek V3.
  */
 export type Pairing = "half" | "interleaved" | "interleaved_to_half";
 
 /**
- * How angles are computed: `exact` from 64-bit fixed-point turns, within 2e-7 at every position; `hf` as the float32 product of position and
- * float32 frequency, which is what Python servers compute.
+ * How angles are computed: `exact` from 64-bit fixed-point turns, within 2e-7 at every position; `hf` as the float32 product of position
+ * and float32 frequency, which is what Python servers compute.
  */
 export type Angles = "exact" | "hf";
 
@@ -33,13 +35,16 @@ export type Indices =
   | Float32Array
   | Float64Array;
 
-/** Where each token stands. At most one of `positions`, `offset` and `indptr`/`offsets` may be given; without any, 0 .. S-1 in every batch row. */
+/**
+ * Where each token stands. At most one of `positions`, `offset` and `indptr`/`offsets` may be given; without any, 0 .. S-1 in every batch
+ * row.
+ */
 export interface PlacementOptions {
   /**
-   * [nnz], [B, S] or [S] (shared by the rows); with several axes [axes, ...the same], flat numbers axis by axis. Tensors are int32, int64 or
-   * float32. A `number[]` becomes int32 where all are integers (int64 beyond 2^31), else float32; typed arrays of integers are integers, those of
-   * floats float32 (a Float64Array of integers other than -1 stays exact). An integer -1 on one axis and a NaN leave their token as it is; -1
-   * among floats is a position.
+   * [nnz], [B, S] or [S] (shared by the rows); with several axes [axes, ...the same], flat numbers axis by axis. Tensors are int32, int64
+   * or float32. A `number[]` becomes int32 where all are integers (int64 beyond 2^31), else float32; typed arrays of integers are integers,
+   * those of floats float32 (a Float64Array of integers other than -1 stays exact). An integer -1 on one axis and a NaN leave their token
+   * as it is; -1 among floats is a position.
    */
   readonly positions?: Indices | undefined;
   /** All rows start here. Default 0. */
@@ -61,9 +66,20 @@ export interface CallOptions {
 }
 
 /**
- * An RMS-norm of q's or k's heads in the same launch as the rotation: y = x / sqrt(mean(x^2) + eps) * weight, computed in float32 (of float64 tensors in
- * float64) and not rounded before the rotation. Padding is not normed. Zhang and Sennrich 2019; Qwen3 and Gemma 3 norm each head before the rotation,
- * OLMo 2 the whole width, HunYuan each head after it.
+ * An RMS-norm of q's or k's heads in the same launch as the rotation: y = x / sqrt(mean(x^2) + eps) * weight, computed in float32 (of
+ * float64 tensors in float64) and not rounded before the rotation. Padding is not normed. Zhang and Sennrich 2019; Qwen3 and Gemma 3 norm
+ * each head before the rotation, OLMo 2 the whole width, HunYuan each head after it.
+ *
+ * @example
+ * ```ts
+ * import { RotaryEmbedding, Tensor } from "@librope/rope";
+ *
+ * using rope = new RotaryEmbedding({ dim: 256, base: 1_000_000 }); // Gemma 3's full layers
+ * using q = Tensor.random([16, 4, 256], { dtype: "bfloat16" });
+ * using k = Tensor.random([16, 1, 256], { dtype: "bfloat16" });
+ * using weight = Tensor.zeros([256], { dtype: "bfloat16" });
+ * rope.forwardInplace(q, k, { qNorm: { weight, eps: 1e-6, unitOffset: true }, kNorm: { weight, eps: 1e-6, unitOffset: true } });
+ * ```
  */
 export interface NormOptions {
   /** [D], or over the width [H * D]; float32 or the dtype of q and k. Default: none, as if it were 1. */
@@ -85,15 +101,18 @@ export interface FusedOptions {
   /** A norm of k. */
   readonly kNorm?: NormOptions | undefined;
   /**
-   * A number for each token, by which the whole rows of q are multiplied after rotation and norm (Llama 4's temperature): [nnz], [B, S] or [S], float32;
-   * padding is not scaled. Numbers on the host are uploaded for the call.
+   * A number for each token, by which the whole rows of q are multiplied after rotation and norm (Llama 4's temperature; the embedding's
+   * `qScale` makes them): [nnz], [B, S] or [S], float32; padding is not scaled. Numbers on the host are uploaded for the call.
    */
   readonly qScale?: Tensor | readonly number[] | Float32Array | Float64Array | undefined;
   /** The leading tokens of each batch row, or request of `indptr`, that are left unrotated; positions are given for them too. Default 0. */
   readonly prefix?: number | undefined;
 }
 
-/** How what goes to a float8 cache is quantised: stored = fp8(x * scale), to nearest even, saturating. For a cache of another dtype none may be given. */
+/**
+ * How what goes to a float8 cache is quantised: stored = fp8(x * scale), to nearest even, saturating. For a cache of another dtype none may
+ * be given.
+ */
 export interface QuantizeOptions {
   /** Of q, with `quantizeQ`. Default 1. */
   readonly scaleQ?: number | undefined;
@@ -108,8 +127,9 @@ export interface QuantizeOptions {
 /** Options of {@linkcode RotaryEmbedding.forwardInplace}: those of {@linkcode RotaryEmbedding.forward} without `out`. */
 export interface InplaceOptions extends PlacementOptions, CallOptions, FusedOptions {
   /**
-   * The length of the longest sequence, for rules that depend on it ("dynamic", "longrope"): it decides the frequencies of the whole call. A positive
-   * integer. Default: the largest position that the host knows + 1 (of a tensor only where it is on the CPU and no graph is recorded), else maxSeqLen.
+   * The length of the longest sequence, for rules that depend on it ("dynamic", "longrope"): it decides the frequencies of the whole call.
+   * A positive integer. Default: the largest position that the host knows + 1 (of a tensor only where it is on the CPU and no graph is
+   * recorded), else maxSeqLen.
    */
   readonly contextLength?: number | undefined;
   /** Compared with q's S (or nnz); changes nothing. */
@@ -119,8 +139,8 @@ export interface InplaceOptions extends PlacementOptions, CallOptions, FusedOpti
 /** Options of the methods of {@linkcode RotaryEmbedding} that rotate. */
 export interface ForwardOptions extends InplaceOptions {
   /**
-   * Write here instead of into new tensors, of the dtypes of q and k: two tensors (the second null where k is) for `forward`, one for `rotate`;
-   * `forwardInplace` takes none. A tensor that is exactly the input is the in-place call.
+   * Write here instead of into new tensors, of the dtypes of q and k: two tensors (the second null where k is) for `forward`, one for
+   * `rotate`; `forwardInplace` takes none. A tensor that is exactly the input is the in-place call.
    */
   readonly out?: Tensor | readonly [Tensor, Tensor | null] | undefined;
 }
@@ -243,9 +263,18 @@ export function refuseOut(operation: string, options: unknown): void {
   throw argumentError(operation, "out", "absent, for an in-place call overwrites q and k", describe(out));
 }
 
+/** Refuses a q that has no tokens, heads and channels: everything else is told by its shape. */
+export function checkQueryRank(operation: string, q: Tensor): void {
+  const { shape } = geometryOf(q);
+  if (shape.length >= 2 && shape.length <= 4) return;
+  const name = publicName("q", operation);
+  const advice = "It is [B, S, H, D], [nnz, H, D] or, with headDim, [nnz, H * D].";
+  throw argumentError(operation, name, "a tensor of rank 2 to 4", `the shape ${shapeText(shape)}`, advice);
+}
+
 /** q and k of a call: live tensors. k may be null, but not forgotten. */
 export function checkQueryKey(operation: string, q: unknown, k: unknown): void {
-  checkTensor(operation, "q", q);
+  checkQueryRank(operation, checkTensor(operation, "q", q));
   if (k === null) return;
   if (k === undefined) throw argumentError(operation, "k", "a Tensor", "undefined", "Give null to rotate q alone.");
   checkTensor(operation, "k", k);

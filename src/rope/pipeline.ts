@@ -1,5 +1,5 @@
-// The whole pipeline in one call of rope_rotate: what a front door has resolved to tensors and numbers, written into the block and run. A rotation of
-// q and k alone goes the shorter way, rotate.ts.
+// The whole pipeline in one call of rope_rotate: what a front door has resolved to tensors and numbers, written into the block and run. A
+// rotation of q and k alone goes the shorter way, rotate.ts.
 import type { StreamState } from "../device/stream_state.ts";
 import { Block } from "../native/block.ts";
 import { layouts } from "../native/layouts.ts";
@@ -27,8 +27,8 @@ const layout = layouts.rotate_args;
 const block = new Block(layout, "rope_rotate");
 
 /**
- * One call. A front door keeps one, fills it, runs it and clears it: steady state makes no garbage. Every field but `stream` may stay as it is. The C
- * library checks what the values mean together; what FFI would coerce must have been checked before.
+ * One call. A front door keeps one, fills it, runs it and clears it: steady state makes no garbage. Every field but `stream` may stay as it
+ * is. The C library checks what the values mean together; what FFI would coerce must have been checked before.
  */
 export class PipelineCall {
   /** ROPE_INVERSE, ROPE_CONJUGATE, or ROPE_STILL: nothing turns. */

@@ -1,5 +1,5 @@
 // Checks of where the tokens of a call stand that the short way (rotate.ts) and the pipeline (fused.ts) share.
-import { argumentError, checkInteger } from "../arguments.ts";
+import { argumentError, checkInteger, describe } from "../arguments.ts";
 import { geometryOf } from "../tensor/operations.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { placementKeys, type PlacementOptions } from "./options.ts";
@@ -28,4 +28,18 @@ export function checkSeqLen(operation: string, value: unknown, q: Tensor): void 
   const { shape } = geometryOf(q);
   const length = shape.length === 4 ? shape[1] : shape[0];
   if (seqLen !== length) throw argumentError(operation, "seqLen", `${length}, the length of q`, String(seqLen));
+}
+
+/** With several axes only positions say where a token stands. */
+export function checkAxesPlacement(operation: string, axes: number, options: PlacementOptions | undefined): void {
+  const several = `for the embedding has ${axes} axes`;
+  for (const name of ["offset", "indptr", "offsets"] as const) {
+    const value: unknown = options?.[name];
+    if (value === undefined) continue;
+    const advice = `offset, indptr and offsets count along one axis: give positions [${axes}, ...].`;
+    throw argumentError(operation, name, `absent, ${several}`, describe(value), advice);
+  }
+  if (options?.positions === undefined) {
+    throw argumentError(operation, "positions", `given as [${axes}, ...], ${several}`, "undefined");
+  }
 }

@@ -1,6 +1,8 @@
-// Positions, indptr and offsets: a live tensor is taken as it is, what stands on the host becomes a temporary tensor, checked entry by entry.
+// Positions, indptr and offsets: a live tensor is taken as it is, what stands on the host becomes a temporary tensor, checked entry by
+// entry.
 import { argumentError, describe } from "../arguments.ts";
 import type { DeviceState } from "../device/state.ts";
+import { shapeText } from "../tensor/geometry.ts";
 import { checkTensor, geometryOf, stateOf } from "../tensor/operations.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import type { Indices } from "./options.ts";
@@ -9,7 +11,7 @@ import type { Indices } from "./options.ts";
 export type HostIndices = Exclude<Indices, Tensor>;
 
 /** Whether a value is an array of any kind; a tensor is none. */
-function isHostArray(value: unknown): value is HostIndices {
+export function isHostArray(value: unknown): value is HostIndices {
   return Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
 }
 
@@ -50,8 +52,8 @@ function uploadBigIntegers(values: BigInt64Array | BigUint64Array, shape: number
 }
 
 /**
- * Positions on the host. Typed arrays of a dtype that positions have are taken as they are. Those of other floats become float32, in which -1 is a
- * position; a Float64Array of integers stays exact unless it holds a -1, which would be padding among integers.
+ * Positions on the host. Typed arrays of a dtype that positions have are taken as they are. Those of other floats become float32, in which
+ * -1 is a position; a Float64Array of integers stays exact unless it holds a -1, which would be padding among integers.
  */
 function uploadPositions(operation: string, values: HostIndices, shape: number[], state: DeviceState): Tensor {
   if (values instanceof Int32Array || values instanceof Float32Array) return Tensor.from(values, shape, { device: state.device });
@@ -88,9 +90,37 @@ export function resolvePositions(operation: string, given: unknown, q: Tensor, a
   return uploadPositions(operation, values, shape, stateOf(q));
 }
 
+/** Refuses positions that are no rows of a table, where the caller can be told more than their dtype or shape. */
+export function checkTableRows(operation: string, given: unknown, q: Tensor): void {
+  const { shape } = geometryOf(q);
+  const tokens = shape.length === 4 ? (shape[0] ?? 0) * (shape[1] ?? 0) : shape[0] ?? 0;
+  const advice = "A table has one row for each position: tokens that stand on several axes need an embedding with axes.";
+  if (given instanceof Tensor) {
+    const form = geometryOf(checkTensor(operation, "positions", given)).shape;
+    const rank = shape.length === 4 ? 2 : 1;
+    if (form.length === rank + 1) throw argumentError(operation, "positions", `of rank ${rank}`, shapeText(form), advice);
+    return;
+  }
+  if (!isHostArray(given)) return;
+  const axes = given.length / tokens;
+  if (axes > 1 && axes <= 16 && Number.isInteger(axes)) {
+    throw argumentError(operation, "positions", `${tokens} numbers, one for each token`, `${given.length}`, advice);
+  }
+  if (!Array.isArray(given)) return;
+  for (let i = 0; i < given.length; ++i) {
+    const value: unknown = given[i];
+    if (typeof value !== "number" || Number.isInteger(value)) continue;
+    throw argumentError(operation, `positions[${i}]`, "an integer, a row of the table", describe(value));
+  }
+}
+
 /** Positions without a q: [n], with several axes [axes, n]. */
 export function resolvePositionList(operation: string, given: unknown, axes: number, state: DeviceState): Tensor {
-  if (given instanceof Tensor) return checkTensor(operation, "positions", given);
+  if (given instanceof Tensor) {
+    const { shape } = geometryOf(checkTensor(operation, "positions", given));
+    if (axes === 1 ? shape.length === 1 : shape.length === 2 && shape[0] === axes) return given;
+    throw argumentError(operation, "positions", `of shape ${axes === 1 ? "[n]" : `[${axes}, n], a row for each axis`}`, shapeText(shape));
+  }
   const values = checkHostArray(operation, "positions", given, state);
   const each = values.length / axes;
   if (!Number.isInteger(each)) {

@@ -8,7 +8,7 @@ import { allocate, checkTensor, geometryOf, stateOf } from "../tensor/operations
 import { Tensor } from "../tensor/tensor.ts";
 import { isFloat8 } from "./appending.ts";
 import { runFused } from "./fused.ts";
-import { checkCallOptions, checkPositive, checkQueryKey } from "./options.ts";
+import { checkCallOptions, checkPositive, checkQueryKey, checkQueryRank } from "./options.ts";
 import { PipelineCall } from "./pipeline.ts";
 import { resolveSource, sourceKeys, type SourceOptions } from "./source.ts";
 import { useSource } from "./table.ts";
@@ -23,7 +23,10 @@ export interface QuantizeFp8Options extends SourceOptions {
   readonly quantScaleKv?: number | undefined;
 }
 
-/** Results of {@linkcode ropeQuantizeFp8} to write into: as it returns them, or in the order q, k, qNope, kNope. Those that are absent are new tensors. */
+/**
+ * Results of {@linkcode ropeQuantizeFp8} to write into: as it returns them, or in the order q, k, qNope, kNope. Those that are absent are
+ * new tensors.
+ */
 export type QuantizeFp8Out =
   | readonly [q: Tensor, k: Tensor | null, qNope?: Tensor | null, kNope?: Tensor | null]
   | {
@@ -82,8 +85,8 @@ export function checkFloat8(operation: string, value: unknown): Float8DType {
 }
 
 /**
- * Keys of one head, MLA's, may come without its axis: such a tensor seen with it, else itself. `tensor` is of a call whose q has `rank` axes. What is
- * not the tensor itself is a view to dispose of.
+ * Keys of one head, MLA's, may come without its axis: such a tensor seen with it, else itself. `tensor` is of a call whose q has `rank`
+ * axes. What is not the tensor itself is a view to dispose of.
  */
 export function withHeads(tensor: Tensor, rank: number): Tensor {
   const { shape } = geometryOf(tensor);
@@ -190,16 +193,17 @@ function fresh(operation: string, like: Tensor, dtype: Float8DType, stream: Stre
 }
 
 /**
- * q and k rotated and stored as float8 (FlashInfer's rope_quantize_fp8): fp8(rotated * scale), rounded once, to nearest even, saturating; NaN stays NaN.
- * To use the results divide by the scale. Angles come from an embedding, a table or `ropeTheta` and `ropeScale`; a q wider than R is rotated in
- * R channels, by default its first, and quantised whole. Padding is quantised as it is.
+ * q and k rotated and stored as float8 (FlashInfer's rope_quantize_fp8): fp8(rotated * scale), rounded once, to nearest even, saturating;
+ * NaN stays NaN. To use the results divide by the scale. Angles come from an embedding, a table or `ropeTheta` and `ropeScale`; a q wider
+ * than R is rotated in R channels, by default its first, and quantised whole. Padding is quantised as it is.
  *
- * @param q [B, S, Hq, D], [nnz, Hq, D] or, with `headDim`, [nnz, Hq * D]; float64, float32, float16 or bfloat16; any strides but the last, which is 1.
+ * @param q [B, S, Hq, D], [nnz, Hq, D] or, with `headDim`, [nnz, Hq * D]; float64, float32, float16 or bfloat16; any strides but the last,
+ * which is 1.
  * @param k The same with Hk heads; keys of one head also without its axis, [nnz, D]; or null.
  * @param options Without positions, 0 .. S-1 in every batch row. `qNope` and `kNope` are quantised beside q and k by the same scales.
  * @returns float8 tensors shaped as what was given, or those of `options.out`; qNope and kNope where they were given.
- * @throws RopeArgumentError, RopeDisposedError, RopeDeviceError: nothing has been written. RopeFaultError: a position out of range, or without a row
- * in the table; that token is not written, the others are.
+ * @throws RopeArgumentError, RopeDisposedError, RopeDeviceError: nothing has been written. RopeFaultError: a position out of range, or
+ * without a row in the table; that token is not written, the others are.
  * @example
  * ```ts
  * import { fromFloat8, ropeQuantizeFp8, Tensor } from "@librope/rope";
@@ -241,8 +245,8 @@ function checkOneHead(operation: string, argument: string, key: Tensor, rank: nu
 }
 
 /**
- * {@linkcode ropeQuantizeFp8} for multi-head latent attention (FlashInfer's mla_rope_quantize_fp8): one key for all heads, in a part that turns and one
- * that does not.
+ * {@linkcode ropeQuantizeFp8} for multi-head latent attention (FlashInfer's mla_rope_quantize_fp8): one key for all heads, in a part that
+ * turns and one that does not.
  *
  * @param qRope [nnz, Hq, R] or [B, S, Hq, R].
  * @param kRope [nnz, R] or [nnz, 1, R]; [B, S, R] or [B, S, 1, R].
@@ -258,9 +262,9 @@ function checkOneHead(operation: string, argument: string, key: Tensor, rank: nu
  * using kRope = Tensor.random([3, 64], { dtype: "bfloat16" });
  * using qNope = Tensor.random([3, 128, 512], { dtype: "bfloat16" });
  * using kNope = Tensor.random([3, 512], { dtype: "bfloat16" });
- * const { q, k, qNope: qRest, kNope: kRest } = mlaRopeQuantizeFp8(qRope, kRope, qNope, kNope, { positions: [7, 8, 9], pairing: "interleaved" });
- * console.assert(k.shape.join() === "3,64" && qRest.shape.join() === "3,128,512");
- * for (const tensor of [q, k, qRest, kRest]) tensor.dispose();
+ * const results = mlaRopeQuantizeFp8(qRope, kRope, qNope, kNope, { positions: [7, 8, 9], pairing: "interleaved" });
+ * console.assert(results.k.shape.join() === "3,64" && results.qNope.shape.join() === "3,128,512");
+ * for (const tensor of Object.values(results)) tensor.dispose();
  * ```
  */
 export function mlaRopeQuantizeFp8(
@@ -271,7 +275,7 @@ export function mlaRopeQuantizeFp8(
   options?: MlaRopeQuantizeFp8Options,
 ): Required<QuantizedRope> {
   const operation = "mlaRopeQuantizeFp8";
-  checkTensor(operation, "qRope", qRope);
+  checkQueryRank(operation, checkTensor(operation, "qRope", qRope));
   checkTensor(operation, "kRope", kRope);
   checkTensor(operation, "qNope", qNope);
   checkTensor(operation, "kNope", kNope);

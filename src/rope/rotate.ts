@@ -32,8 +32,8 @@ const layout = layouts.rotate_args;
 const block = new Block({ size: layout.cos }, "rope_rotate");
 
 /**
- * qOut, kOut = q, k rotated, and normed and scaled where the options say so. What is a tensor has been checked to be one, the options to have no other keys; their values are checked here.
- * Allocates only where positions, indptr or offsets stand on the host.
+ * qOut, kOut = q, k rotated, and normed and scaled where the options say so. What is a tensor has been checked to be one, the options to
+ * have no other keys; their values are checked here. Allocates only where positions, indptr or offsets stand on the host.
  */
 export function rotateInto(
   operation: string,

@@ -9,8 +9,8 @@ export interface CommonScaling {
   /** The base of the frequencies, where `base` is not given. */
   readonly ropeTheta?: number | undefined;
   /**
-   * Which part of the head dimension rotates, where `rotaryDim` is not given: R = trunc(dim * factor). Of "proportional": which part of the pairs
-   * turns, while R is the whole head.
+   * Which part of the head dimension rotates, where `rotaryDim` is not given: R = trunc(dim * factor). Of "proportional": which part of the
+   * pairs turns, while R is the whole head.
    */
   readonly partialRotaryFactor?: number | undefined;
 }
@@ -30,8 +30,8 @@ export interface LinearScaling extends CommonScaling {
 }
 
 /**
- * Dynamic NTK: beyond the original length theta grows with the context, theta * (factor * L / original - (factor - 1))^(R/(R-2)), so frequencies
- * depend on the `contextLength` L of a call. With `alpha` (HunYuan) theta * alpha^(R/(R-2)) at every length.
+ * Dynamic NTK: beyond the original length theta grows with the context, theta * (factor * L / original - (factor - 1))^(R/(R-2)), so
+ * frequencies depend on the `contextLength` L of a call. With `alpha` (HunYuan) theta * alpha^(R/(R-2)) at every length.
  */
 export interface DynamicScaling extends CommonScaling {
   /** The rule. */
@@ -62,7 +62,10 @@ export interface YarnScaling extends CommonScaling {
   readonly factor?: number | null | undefined;
   /** The context length the model was first trained with. Default: maxSeqLen, which is 2048 where it is not given. */
   readonly originalMaxPositionEmbeddings?: number | undefined;
-  /** Multiplies cos and sin. Default or null: m(mscale) / m(mscaleAllDim) where both are given and not 0, else m(1); m(x) = 0.1 x ln(factor) + 1. */
+  /**
+   * Multiplies cos and sin. Default or null: m(mscale) / m(mscaleAllDim) where both are given and not 0, else m(1); m(x) = 0.1 x ln(factor)
+   * + 1.
+   */
   readonly attentionFactor?: number | null | undefined;
   /** Pairs that turn more often than this within the original length are kept. Default 32. */
   readonly betaFast?: number | undefined;
@@ -77,8 +80,8 @@ export interface YarnScaling extends CommonScaling {
 }
 
 /**
- * LongRoPE: the default frequencies divided by a number for each pair, from one list for contexts up to the original length and another beyond it,
- * for all positions of a call at once: frequencies depend on the `contextLength` of a call.
+ * LongRoPE: the default frequencies divided by a number for each pair, from one list for contexts up to the original length and another
+ * beyond it, for all positions of a call at once: frequencies depend on the `contextLength` of a call.
  */
 export interface LongRopeScaling extends CommonScaling {
   /** The rule. */

@@ -1,8 +1,8 @@
 // Rotations by a table of cosines and sines, FlashInfer's and vLLM's: the caller's values in place of frequencies.
 import { argumentError, checkInteger, describe } from "../arguments.ts";
 import { resolveStream } from "../device/stream.ts";
-import { allocateLike, checkTensor, stateOf } from "../tensor/operations.ts";
-import type { Tensor } from "../tensor/tensor.ts";
+import { allocateLike, checkTensor, geometryOf, stateOf } from "../tensor/operations.ts";
+import { Tensor } from "../tensor/tensor.ts";
 import { runFused } from "./fused.ts";
 import {
   callKeys,
@@ -21,8 +21,8 @@ import { PipelineCall } from "./pipeline.ts";
 import type { Setting } from "./rotate.ts";
 
 /**
- * Cosines and sines, a row for each position: one tensor [max, R], in whose rows the R/2 cosines stand before the R/2 sines; or two, [max, R/2] each, or
- * with a value for each channel [max, R] each. float32, float16 or bfloat16.
+ * Cosines and sines, a row for each position: one tensor [max, R], in whose rows the R/2 cosines stand before the R/2 sines; or two, [max,
+ * R/2] each, or with a value for each channel [max, R] each. float32, float16 or bfloat16.
  */
 export type CosSinTable = Tensor | readonly [Tensor, Tensor];
 
@@ -54,36 +54,37 @@ export interface AngleSource {
 const inplaceKeys: readonly string[] = [...callKeys, "rotaryDim", "rotaryOffset", "pairing"];
 const keys: readonly string[] = [...inplaceKeys, "out"];
 
-/** Checks a table and how it is applied. What the shapes mean together the C library checks. */
+/** The cosines, and the sines where they are a tensor of their own. */
+function partsOf(operation: string, argument: string, table: unknown): [Tensor, Tensor | null] {
+  if (table instanceof Tensor) return [checkTensor(operation, argument, table), null];
+  if (!Array.isArray(table) || table.length !== 2) {
+    const advice = typeof table === "object" && table !== null && "cos" in table ? "Give [cos, sin]." : undefined;
+    throw argumentError(operation, argument, "a Tensor, or [cos, sin]", describe(table), advice);
+  }
+  return [checkTensor(operation, `${argument}[0]`, table[0]), checkTensor(operation, `${argument}[1]`, table[1])];
+}
+
+/** Checks a table and how it is applied to q. What else the shapes mean together the C library checks. */
 export function tableSource(
   operation: string,
   argument: string,
+  q: Tensor,
   table: unknown,
   options: ApplyRopeWithCosSinCacheInplaceOptions | undefined,
 ): AngleSource {
-  let cos: Tensor, sin: Tensor | null = null;
-  if (Array.isArray(table)) {
-    if (table.length !== 2) throw argumentError(operation, argument, "a Tensor, or [cos, sin]", `an array of ${table.length}`);
-    cos = checkTensor(operation, `${argument}[0]`, table[0]);
-    sin = checkTensor(operation, `${argument}[1]`, table[1]);
-  } else {
-    cos = checkTensor(operation, argument, table);
+  const [cos, sin] = partsOf(operation, argument, table);
+  const pairing = pairingCode(checkPairing(operation, "pairing", options?.pairing));
+  const rotaryOffset = options?.rotaryOffset === undefined ? 0 : checkInteger(operation, "rotaryOffset", options.rotaryOffset, 0);
+  const rotaryDim = options?.rotaryDim === undefined ? 0 : checkRotaryDim(operation, "rotaryDim", options.rotaryDim);
+  const { shape } = geometryOf(q);
+  const dim = shape.length === 2 ? options?.headDim : shape[shape.length - 1];
+  const width = rotaryDim || (geometryOf(cos).shape[1] ?? 0) * (sin === null ? 1 : 2);
+  if (typeof dim === "number" && width > dim - rotaryOffset) {
+    const name = rotaryDim > 0 ? "rotaryDim" : argument;
+    const expected = `${rotaryDim > 0 ? "" : "for "}at most ${dim - rotaryOffset} channels, the ${dim} of a head less rotaryOffset`;
+    throw argumentError(operation, name, expected, rotaryDim > 0 ? String(width) : `one for ${width}`);
   }
-  const { rotaryDim, rotaryOffset, pairing } = options ?? {};
-  return {
-    setting: {
-      frequencies: 0,
-      pairing: pairingCode(checkPairing(operation, "pairing", pairing)),
-      angles: 0,
-      rotaryOffset: rotaryOffset === undefined ? 0 : checkInteger(operation, "rotaryOffset", rotaryOffset, 0),
-      axes: 1,
-      flags: 0,
-      headDim: 0,
-    },
-    cos,
-    sin,
-    rotaryDim: rotaryDim === undefined ? 0 : checkRotaryDim(operation, "rotaryDim", rotaryDim),
-  };
+  return { setting: { frequencies: 0, pairing, angles: 0, rotaryOffset, axes: 1, flags: 0, headDim: 0 }, cos, sin, rotaryDim };
 }
 
 /** Puts a source into a call. */
@@ -129,22 +130,24 @@ function checked(
     throw argumentError(operation, "positions", "null, a Tensor or an array of numbers", describe(positions), advice);
   }
   checkCallOptions(operation, options, known);
-  return tableSource(operation, "cache", table, options);
+  return tableSource(operation, "cache", q, table, options);
 }
 
 /**
- * q and k rotated by a table of cosines and sines (FlashInfer's and vLLM's apply_rope_with_cos_sin_cache; the arguments in the order of the other
- * functions). Each pair (a, b) becomes (a cos - b sin, a sin + b cos). A table of full width has a value for each channel as it is written, which
- * also serves pairs whose channels turn by different angles: out[c] = x[c] cos[c] -/+ x[partner of c] sin[c].
+ * q and k rotated by a table of cosines and sines (FlashInfer's and vLLM's apply_rope_with_cos_sin_cache; the arguments in the order of the
+ * other functions). Each pair (a, b) becomes (a cos - b sin, a sin + b cos). A table of full width has a value for each channel as it is
+ * written, which also serves pairs whose channels turn by different angles: out[c] = x[c] cos[c] -/+ x[partner of c] sin[c].
  *
- * @param q [B, S, Hq, D], [nnz, Hq, D] or, with `headDim`, [nnz, Hq * D]; float64, float32, float16 or bfloat16; any strides but the last, which is 1.
+ * @param q [B, S, Hq, D], [nnz, Hq, D] or, with `headDim`, [nnz, Hq * D]; float64, float32, float16 or bfloat16; any strides but the last,
+ * which is 1.
  * @param k The same with Hk heads, or null.
- * @param positions The row of each token: int32 or int64, [nnz], [B, S] or [S], or integers on the host; -1 leaves its token as it is. null: the index
- * in the sequence.
- * @param cache [max, R], or [cos, sin] of [max, R/2] or [max, R] each. {@linkcode RotaryEmbedding.cosSinCache} and {@linkcode buildRopeCache} make them.
+ * @param positions The row of each token: int32 or int64, [nnz], [B, S] or [S], or integers on the host; -1 leaves its token as it is.
+ * null: the index in the sequence.
+ * @param cache [max, R], or [cos, sin] of [max, R/2] or [max, R] each. {@linkcode RotaryEmbedding.cosSinCache} and {@linkcode
+ * buildRopeCache} make them.
  * @returns The rotated q and k: new tensors, or those of `options.out`.
- * @throws RopeArgumentError, RopeDisposedError, RopeDeviceError: nothing has been written. RopeFaultError: a position that has no row; that token is
- * not written, the others are.
+ * @throws RopeArgumentError, RopeDisposedError, RopeDeviceError: nothing has been written. RopeFaultError: a position that has no row; that
+ * token is not written, the others are.
  * @example
  * ```ts
  * import { applyRopeWithCosSinCache, RotaryEmbedding, Tensor } from "@librope/rope";

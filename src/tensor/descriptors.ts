@@ -1,5 +1,5 @@
-// The rope_tensor structs that C reads, in slabs of this realm that never move. A descriptor is written once, when its tensor is made; when the
-// tensor is disposed of, its generation changes, so that a stale reference is recognised on both sides of the border.
+// The rope_tensor structs that C reads, in slabs of this realm that never move. A descriptor is written once, when its tensor is made; when
+// the tensor is disposed of, its generation changes, so that a stale reference is recognised on both sides of the border.
 import type { Storage } from "../device/storage.ts";
 import { layouts } from "../native/layouts.ts";
 import { library } from "../native/library.ts";

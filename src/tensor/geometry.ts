@@ -1,5 +1,6 @@
-// What a tensor is apart from its memory: dtype, shape and strides. Never changed, so that tensors of one form share one object and the results
-// of an operation cost no new arrays. Only the arrays that callers see are frozen: reading a frozen array is ten times slower in Bun.
+// What a tensor is apart from its memory: dtype, shape and strides. Never changed, so that tensors of one form share one object and the
+// results of an operation cost no new arrays. Only the arrays that callers see are frozen: reading a frozen array is ten times slower in
+// Bun.
 import { argumentError, checkCount, describe } from "../arguments.ts";
 import { RopeArgumentError } from "../errors.ts";
 import { enums } from "../native/layouts.ts";

@@ -7,9 +7,23 @@ import { access } from "./descriptors.ts";
 import type { Geometry } from "./geometry.ts";
 import type { Tensor } from "./tensor.ts";
 
-/** A tensor of a contiguous form from the pool of a stream's device, with whatever its memory held before. It is first used on that stream. */
+/**
+ * A tensor of a contiguous form from the pool of a stream's device, with whatever its memory held before. It is first used on that stream.
+ */
 export function allocate(operation: string, geometry: Geometry, stream: StreamState): Tensor {
   return access.make(geometry, stream.state.pool.acquire(geometry.byteLength, operation, stream), 0);
+}
+
+/** The same filled with zeros. */
+export function allocateZeros(operation: string, geometry: Geometry, stream: StreamState): Tensor {
+  const tensor = allocate(operation, geometry, stream);
+  try {
+    fillConstant(operation, tensor, 0, stream);
+    return tensor;
+  } catch (error) {
+    tensor.dispose();
+    throw error;
+  }
 }
 
 /** A contiguous tensor of the same dtype and shape, for a result. It shares the shape's arrays. */

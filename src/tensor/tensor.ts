@@ -24,12 +24,13 @@ export interface TensorOptions<D extends DType = DType> {
 }
 
 /**
- * An array of rank 0 to 6 on a device. Views (slice, select, reshape, transpose) share memory and cost no native call; the memory is released
- * with the last tensor on it. Dispose of every tensor, or declare it with `using`; the garbage collector only catches what was forgotten.
+ * An array of rank 0 to 6 on a device. Views (slice, select, reshape, transpose) share memory and cost no native call; the memory is
+ * released with the last tensor on it. Dispose of every tensor, or declare it with `using`; the garbage collector only catches what was
+ * forgotten.
  *
- * `shape`, `strides`, `dtype`, `device`, `size`, `byteLength`, `isContiguous` and `disposed` can be read of a disposed tensor; everything else
- * throws RopeDisposedError. A tensor cannot be posted to a Worker or cloned with structuredClone, which make an empty object of it: post what
- * read() returns, or share memory with Tensor.from of an array over a SharedArrayBuffer.
+ * `shape`, `strides`, `dtype`, `device`, `size`, `byteLength`, `isContiguous` and `disposed` can be read of a disposed tensor; everything
+ * else throws RopeDisposedError. A tensor cannot be posted to a Worker or cloned with structuredClone, which make an empty object of it:
+ * post what read() returns, or share memory with Tensor.from of an array over a SharedArrayBuffer.
  *
  * @example
  * ```ts
@@ -88,12 +89,13 @@ export class Tensor<D extends DType = DType> {
   // ---- making tensors ------------------------------------------------------------------------------------------------------------------
 
   /**
-   * A tensor of the caller's data. On the CPU a typed array is not copied: the tensor is a view of it, and never frees it. On a GPU it is a copy,
-   * and the array may be changed at once. A `number[]` is copied and rounded to the dtype (to nearest, ties to even; integers truncate and saturate,
-   * as with `to`).
+   * A tensor of the caller's data. On the CPU a typed array is not copied: the tensor is a view of it, and never frees it. On a GPU it is a
+   * copy, and the array may be changed at once. A `number[]` is copied and rounded to the dtype (to nearest, ties to even; integers
+   * truncate and saturate, as with `to`).
    *
-   * @param data As many elements as the shape says, in row-major order. A Uint16Array holds bfloat16, which must be said; a Uint8Array holds
-   * uint8 unless a float8 dtype is said; every other typed array says its dtype itself. A `number[]` is float32 unless another dtype is said.
+   * @param data As many elements as the shape says, in row-major order. A Uint16Array holds bfloat16, which must be said; a Uint8Array
+   * holds uint8 unless a float8 dtype is said; every other typed array says its dtype itself. A `number[]` is float32 unless another dtype
+   * is said.
    * @throws RopeArgumentError for nested arrays, another kind of array, a dtype that is not the array's, a length that is not the shape's.
    * @example
    * ```ts
@@ -145,7 +147,8 @@ export class Tensor<D extends DType = DType> {
   }
 
   /**
-   * A tensor of one value, converted to the dtype as `to` converts: floats round to nearest even, integers truncate and saturate, NaN gives 0.
+   * A tensor of one value, converted to the dtype as `to` converts: floats round to nearest even, integers truncate and saturate, NaN gives
+   * 0.
    *
    * @throws RopeArgumentError where the value is no number.
    */
@@ -154,8 +157,8 @@ export class Tensor<D extends DType = DType> {
   }
 
   /**
-   * start, start + step, ... : `n` of them, by default int32 from 0 in steps of 1. Each is converted to the dtype as `to` converts: floats round to
-   * nearest even, integers truncate and saturate.
+   * start, start + step, ... : `n` of them, by default int32 from 0 in steps of 1. Each is converted to the dtype as `to` converts: floats
+   * round to nearest even, integers truncate and saturate.
    *
    * @throws RopeArgumentError where n is no count, or start or step no finite number.
    * @example
@@ -173,7 +176,10 @@ export class Tensor<D extends DType = DType> {
     return create.arange(n, options) as Tensor<D>;
   }
 
-  /** Standard normal numbers. One seed always gives the same ones, for every shape of as many elements; without a seed they differ each time. */
+  /**
+   * Standard normal numbers. One seed always gives the same ones, for every shape of as many elements; without a seed they differ each
+   * time.
+   */
   static random<D extends DType = "float32">(
     shape: readonly number[],
     options?: TensorOptions<D> & { readonly seed?: number | undefined },
@@ -192,8 +198,9 @@ export class Tensor<D extends DType = DType> {
   }
 
   /**
-   * UNSAFE: a tensor over memory that something else owns. Nothing can check that the address is right, that the memory is as long as shape and
-   * strides say, or that it stays: a mistake here reads or writes foreign memory. `owner` is kept alive as long as the memory is in use.
+   * UNSAFE: a tensor over memory that something else owns. Nothing can check that the address is right, that the memory is as long as shape
+   * and strides say, or that it stays: a mistake here reads or writes foreign memory. `owner` is kept alive as long as the memory is in
+   * use.
    *
    * @param address Of the first element, as a number; a multiple of the element's size.
    */
@@ -253,9 +260,9 @@ export class Tensor<D extends DType = DType> {
   }
 
   /**
-   * The memory itself as a typed array, without a copy; CPU only. Portable code uses read() and write(). Once the memory is released every array
-   * taken from here has length 0, also one that the caller has kept: read() or `data.slice()` makes a copy that stays. Of a tensor larger than
-   * 2 GiB it needs Deno's unscoped --allow-ffi, and must not be larger than an ArrayBuffer can be.
+   * The memory itself as a typed array, without a copy; CPU only. Portable code uses read() and write(). Once the memory is released every
+   * array taken from here has length 0, also one that the caller has kept: read() or `data.slice()` makes a copy that stays. Of a tensor
+   * larger than 2 GiB it needs Deno's unscoped --allow-ffi, and must not be larger than an ArrayBuffer can be.
    *
    * @throws RopeArgumentError for a strided view: its elements are not one array; RopeDeviceError for a tensor on a GPU.
    */
@@ -347,9 +354,9 @@ export class Tensor<D extends DType = DType> {
   // ---- moving data ---------------------------------------------------------------------------------------------------------------------
 
   /**
-   * A copy of the elements in row-major order, of views too, as they are now: work that is queued later is not waited for. Does not block the event
-   * loop, and keeps the process alive. A fault that a kernel has met is not reported here but by the next synchronize. Rejects with what
-   * readBlocking() throws.
+   * A copy of the elements in row-major order, of views too, as they are now: work that is queued later is not waited for. Does not block
+   * the event loop, and keeps the process alive. A fault that a kernel has met is not reported here but by the next synchronize. Rejects
+   * with what readBlocking() throws.
    */
   async read(): Promise<HostArrayOf<D>> {
     const operation = "Tensor.read";
@@ -380,8 +387,8 @@ export class Tensor<D extends DType = DType> {
   }
 
   /**
-   * Overwrites the elements, in row-major order, of strided views too, in the order of the device's default stream. Takes what Tensor.from takes for
-   * this dtype; the array has been read when this returns.
+   * Overwrites the elements, in row-major order, of strided views too, in the order of the device's default stream. Takes what Tensor.from
+   * takes for this dtype; the array has been read when this returns.
    *
    * @returns this tensor
    * @example
@@ -407,13 +414,14 @@ export class Tensor<D extends DType = DType> {
   }
 
   /**
-   * Overwrites the elements with those of a tensor of the same shape (nothing is broadcast), of any dtype and strides, on any device. Floats
-   * round to nearest even; float8 saturates; floats to integers truncate and saturate, NaN gives 0. From a GPU to another device it blocks.
+   * Overwrites the elements with those of a tensor of the same shape (nothing is broadcast), of any dtype and strides, on any device.
+   * Floats round to nearest even; float8 saturates; floats to integers truncate and saturate, NaN gives 0. From a GPU to another device it
+   * blocks.
    *
    * @param options `stream` is one of this tensor's device; default its current one.
    * @returns this tensor
-   * @throws RopeArgumentError, also where the two share elements without being the same, and between devices while a graph is being recorded;
-   * RopeDisposedError; RopeOutOfMemoryError.
+   * @throws RopeArgumentError, also where the two share elements without being the same, and between devices while a graph is being
+   * recorded; RopeDisposedError; RopeOutOfMemoryError.
    */
   copyFrom(source: Tensor, options?: { readonly stream?: Stream | undefined }): this {
     const operation = "Tensor.copyFrom";
@@ -430,7 +438,8 @@ export class Tensor<D extends DType = DType> {
   }
 
   /**
-   * A contiguous copy with another dtype or on another device; always a copy, also where nothing changes. From a GPU to another device it blocks.
+   * A contiguous copy with another dtype or on another device; always a copy, also where nothing changes. From a GPU to another device it
+   * blocks.
    *
    * @param target A dtype, a Device or the name of one.
    */
@@ -477,9 +486,9 @@ export class Tensor<D extends DType = DType> {
   // ---- the end -------------------------------------------------------------------------------------------------------------------------
 
   /**
-   * Lets the memory go; it returns to the pool with the last tensor on it, so views of this one stay valid and a view leaves its base alone.
-   * Arrays that `data` gave have length 0 then; to keep the elements, copy them before: read() or `data.slice()`. An array that Tensor.from was
-   * given stays the caller's. Harmless when repeated.
+   * Lets the memory go; it returns to the pool with the last tensor on it, so views of this one stay valid and a view leaves its base
+   * alone. Arrays that `data` gave have length 0 then; to keep the elements, copy them before: read() or `data.slice()`. An array that
+   * Tensor.from was given stays the caller's. Harmless when repeated.
    */
   dispose(): void {
     if (this.#slot.generation !== this.#generation) return;

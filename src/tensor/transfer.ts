@@ -1,5 +1,5 @@
-// Moving elements between the host and a device, and between devices. Bytes travel densely packed and in the smaller of the two dtypes; packing and
-// converting is done on the side that has the elements, unpacking on the other.
+// Moving elements between the host and a device, and between devices. Bytes travel densely packed and in the smaller of the two dtypes;
+// packing and converting is done on the side that has the elements, unpacking on the other.
 import { resolveDevice } from "../device/device.ts";
 import type { DeviceState } from "../device/state.ts";
 import type { StreamState } from "../device/stream_state.ts";
@@ -16,7 +16,10 @@ import type { Tensor } from "./tensor.ts";
 const layout = layouts.transfer_args;
 const block = new Block(layout, "rope_transfer");
 
-/** Queues a copy of bytes. Host memory that is read has been read when this returns; host memory that is written is there when the stream has passed. */
+/**
+ * Queues a copy of bytes. Host memory that is read has been read when this returns; host memory that is written is there when the stream
+ * has passed.
+ */
 function transfer(operation: string, source: number, target: number, bytes: number, stream: StreamState): void {
   if (bytes === 0) return;
   block.u16(layout.device, stream.state.code);
@@ -138,8 +141,8 @@ function send(operation: string, tensor: Tensor, form: Geometry, target: number,
 }
 
 /**
- * target = source, which is on another device. `stream` is the target's. From the CPU the copy is queued there. From a GPU it blocks: the CPU's memory
- * must be complete when this returns, and streams of two GPUs have no order between them.
+ * target = source, which is on another device. `stream` is the target's. From the CPU the copy is queued there. From a GPU it blocks: the
+ * CPU's memory must be complete when this returns, and streams of two GPUs have no order between them.
  */
 export function copyAcross(operation: string, source: Tensor, target: Tensor, stream: StreamState): void {
   const from = stateOf(source);

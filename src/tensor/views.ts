@@ -100,8 +100,8 @@ function checkReshape(base: Geometry, value: unknown): readonly number[] {
 }
 
 /**
- * Strides of `shape` over the elements of a strided base of the same size, or null where there are none. Axes of both are taken in groups of
- * equal product; within a group the base's axes must lie evenly, as one long axis would.
+ * Strides of `shape` over the elements of a strided base of the same size, or null where there are none. Axes of both are taken in groups
+ * of equal product; within a group the base's axes must lie evenly, as one long axis would.
  */
 function regroup(base: Geometry, shape: readonly number[]): number[] | null {
   const lengths: number[] = [];

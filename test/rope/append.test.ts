@@ -526,7 +526,7 @@ describe.each(devices)("rotate and append on %s", (name) => {
       [append({ pairing: "half" }), "options", /the key "pairing"/],
       [apply({ embedding: rope, ropeTheta: 1e4 }), "ropeTheta", /absent where an embedding/],
       [apply({ qNorm: { eps: 1 } }), "options", /the key "qNorm"/],
-      [apply({ cosSinCache: zeros([8, 18], "float32") }), "rotaryDim", /at most 16/],
+      [apply({ cosSinCache: zeros([8, 18], "float32") }), "cosSinCache", /at most 16/],
       [fp8({}, cache), "cache", /float8_e4m3fn or float8_e5m2, got one of float16/],
       [fp8({ quantizeDtype: "float8_e5m2" }), "quantizeDtype", /float8_e4m3fn like the cache/],
       [fp8({ kNope: nope }), "kNope", /of 0 channels.*\[k \| kNope\]/],

@@ -528,7 +528,7 @@ describe("configs that are wrong", () => {
     expect(read({ ...unlisted, rope_interleave: true }, { pairing: "interleaved" }).pairing).toBe("interleaved");
     const esm = { model_type: "esm", hidden_size: 320, num_attention_heads: 20, position_embedding_type: "rotary" };
     expect(refuse(esm, "config.rope_theta").message).toContain("make it with new RotaryEmbedding({ dim, base })");
-    for (const modelType of ["hunyuan_vl_text", "llama4_vision_model", "qwen2_vl_vision", "cohere_compass_text"]) {
+    for (const modelType of ["hunyuan_vl_text", "mllama_vision_model", "gemma4_vision", "gemma4_audio", "cohere_compass_text"]) {
       refuse({ ...llama, model_type: modelType }, "config.model_type");
     }
     expect(read({ ...llama, position_embedding_type: "rope", alibi: false }).dim).toBe(128);

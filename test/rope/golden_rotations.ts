@@ -2,7 +2,7 @@
 import { type Device, type Pairing, RotaryEmbedding, type Tensor } from "../../mod.ts";
 import { hfInvFreq, type RopeParameters } from "../support/formulas.ts";
 import { type Golden, Goldens, turningOf } from "./goldens.ts";
-import { numbersOf, tensorOf } from "./support.ts";
+import { numbersOf, samples, tensorOf } from "./support.ts";
 
 export const transformers: Goldens = new Goldens("transformers");
 export const diffusers: Goldens = new Goldens("diffusers");
@@ -12,9 +12,14 @@ export function isRotation(golden: Golden): boolean {
   return ["half", "interleaved", "interleaved_to_half"].includes(golden.pairing ?? "");
 }
 
-/** Whether a case is of an image encoder. */
-export function isImage(golden: Golden): boolean {
-  return golden.name === "dinov3_vits16" || /_vit$|vision/.test(golden.name);
+/** How many tokens of a case are a prefix, which does not turn. */
+export function prefixOf(golden: Golden): number {
+  return golden.name === "dinov3_vits16" ? 1 : 0;
+}
+
+/** How far off a frequency of a case may be besides: DINOv3 multiplies the coordinates by 2 pi first, which is one more rounding. */
+export function slackOf(golden: Golden): number {
+  return golden.name === "dinov3_vits16" ? 2 * Math.PI * 2 ** -23 : 0;
 }
 
 /** Where the channels of each pair are read and written. */
@@ -66,13 +71,10 @@ export function custom(golden: Golden, device: Device): RotaryEmbedding {
   });
 }
 
-/** An embedding with the library's frequencies, or null for an image encoder, whose positions no config describes. */
-export function ruled(golden: Golden, device: Device): RotaryEmbedding | null {
-  if (isImage(golden)) return null;
-  const options = { angles: "hf", device } as const;
+/** An embedding with the library's frequencies, from the case's config. */
+export function ruled(golden: Golden, device: Device, layerType: string | undefined = golden.layer_type ?? undefined): RotaryEmbedding {
   const modelType = golden.model.replace("transformers.models.", "");
-  const config = { model_type: modelType, ...golden.config };
-  return RotaryEmbedding.fromConfig(config, { ...options, layerType: golden.layer_type ?? undefined });
+  return RotaryEmbedding.fromConfig({ model_type: modelType, ...golden.config }, { angles: "hf", device, layerType });
 }
 
 /** How long the context of a case is. Hugging Face's PhiMoE never asks for its long divisors: all its contexts are short ones. */
@@ -197,6 +199,37 @@ export function closenessToTable(golden: Golden, device: Device): Closeness {
   });
   return { error, ofBound };
 }
+
+// ---- cases of factors -------------------------------------------------------------------------------------------------------------------
+
+/** Queries times the factors that the config asks for, next to rotated ones times those of the case. */
+function factors(name: string, layerType: string | undefined, device: Device): Closeness {
+  const golden = caseOf(name);
+  using rope = ruled(golden, device, layerType);
+  const want = transformers.numbers(golden, "q_scale");
+  const positions = golden.positions?.[0] ?? [];
+  using x = tensorOf(samples(positions.length * rope.dim, "float32", 1), [positions.length, 1, rope.dim], "float32", device);
+  using qScale = rope.qScale(positions);
+  using rotated = rope.rotate(x, { positions });
+  using scaled = rope.rotate(x, { positions, qScale });
+  const plain = numbersOf(rotated), got = numbersOf(scaled);
+  let error = 0;
+  got.forEach((value, i) => {
+    const exact = (plain[i] ?? NaN) * (want[Math.floor(i / rope.dim)] ?? NaN);
+    error = Math.max(error, value === exact ? 0 : Math.abs((value - exact) / exact));
+  });
+  return { error, ofBound: error / (3 * 2 ** -23) };
+}
+
+/** Cases that are factors of the queries, by name: what makes them, and how close they are. */
+export const scaled: readonly (readonly [name: string, how: string, close: (device: Device) => Closeness])[] = [
+  ["ministral3_q_scale", "fromConfig, qScale", (device) => factors("ministral3_q_scale", undefined, device)],
+  [
+    "llama4_nope_temperature",
+    "fromConfig (full_attention), qScale",
+    (device) => factors("llama4_nope_temperature", "full_attention", device),
+  ],
+];
 
 // ---- cases that are not one rotation, but parts of several ------------------------------------------------------------------------------
 

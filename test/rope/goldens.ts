@@ -77,25 +77,25 @@ export function turningOf(goldens: Goldens, golden: Golden): Turning {
   const { axes, axis_of_pair: axisOfPair } = golden;
   if (golden.name === "llama4_vision") {
     const each = Float32Array.from({ length: pairs / 2 }, (_, j) => 1 / Math.fround(10000 ** Math.fround((2 * j) / pairs)));
-    return { frequencies: blocks(Float64Array.from(each)), axes };
+    return byAxis(Float64Array.from(each));
   }
   const invFreq = goldens.numbers(golden, "inv_freq");
-  if (golden.name === "dinov3_vits16") return { frequencies: blocks(invFreq.map((f) => 2 * Math.PI * f)), axes };
+  if (golden.name === "dinov3_vits16") return byAxis(invFreq.map((f) => 2 * Math.PI * f));
   if (golden.name === "ernie45_vl_3d") { // stored as h, w, t; the pairs take h and w in turn
     const own = invFreq.map((_, pair) => invFreq[pair >= 44 ? pair : pair % 2 === 0 ? pair / 2 : 22 + (pair - 1) / 2] ?? NaN);
     return { frequencies: own, axes, axisOfPair: axisOfPair as number[] };
   }
   if (axes === 1) return { frequencies: invFreq, axes };
   if (Array.isArray(axisOfPair)) return { frequencies: invFreq, axes, axisOfPair };
-  return { frequencies: blocks(invFreq), axes };
+  return byAxis(invFreq);
 }
 
 // The first half of the pairs turns with axis 0, the second with axis 1.
-function blocks(each: Float64Array): Float64Array {
-  const half = each.length;
-  return Float64Array.from({ length: 4 * half }, (_, i) => {
-    const axis = Math.floor(i / (2 * half));
-    const pair = i % (2 * half);
-    return Math.floor(pair / half) === axis ? each[pair % half] ?? NaN : 0;
-  });
+function byAxis(each: Float64Array): Turning {
+  const pairs = 2 * each.length;
+  return {
+    frequencies: Float64Array.from([...each, ...each]),
+    axes: 2,
+    axisOfPair: Array.from({ length: pairs }, (_, pair) => pair < each.length ? 0 : 1),
+  };
 }

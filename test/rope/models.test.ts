@@ -3,7 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { root } from "../support/runtime.ts";
-import { excused, page, rowsOf } from "./models.ts";
+import { page, rowsOf } from "./models.ts";
 import { devices, open } from "./support.ts";
 
 test("docs/models.md is what the goldens say: otherwise run bun run models", () => {
@@ -11,11 +11,10 @@ test("docs/models.md is what the goldens say: otherwise run bun run models", () 
 });
 
 describe.each(devices)("models on %s", (name) => {
-  test("every case passes but those that are excused, two at most", () => {
+  test("every case passes", () => {
     const rows = rowsOf(open(name));
     const failing = [...rows.transformers, ...rows.diffusers].filter((row) => !row.passes).map((row) => row.name);
-    expect(failing).toEqual(Object.keys(excused));
-    expect(failing.length).toBeLessThanOrEqual(2);
+    expect(failing).toEqual([]);
     expect(rows.transformers.length + rows.diffusers.length).toBe(50);
   });
 });

@@ -4,27 +4,19 @@ import {
   type Closeness,
   closeness,
   closenessToTable,
-  custom,
   diffusers,
   formulaOf,
   inParts,
-  isRotation,
   lengthOf,
+  prefixOf,
   rotate,
   ruled,
+  scaled,
+  slackOf,
   transformers,
   worse,
 } from "./golden_rotations.ts";
 import { type Golden, turningOf } from "./goldens.ts";
-
-/** A golden case that the library does not rotate, and the mathematics that say why. */
-export const excused: Readonly<Record<string, string>> = {
-  ministral3_q_scale:
-    "not a rotation: after it, each query is multiplied by 1 + beta ln(1 + floor(p / L)), p its position; a factor for each token that no cos and sin " +
-    "of a pair hold where channels do not rotate",
-  llama4_nope_temperature:
-    "not a rotation: in layers without one, each query is multiplied by 1 + 0.1 ln(1 + floor((p + 1) / 8192)), p its position",
-};
 
 /** A line of the table. */
 export interface Row {
@@ -36,36 +28,31 @@ export interface Row {
 const heading = ["case", "model", "made by", "rule", "pairing", "axes", "R of D", "largest error", "of the bound", "result"];
 
 /** How a transformers case is rotated, and how close it comes. */
-function measured(golden: Golden, device: Device): [string, Closeness] | null {
+function measured(golden: Golden, device: Device): [string, Closeness] {
   const part = inParts.find(([name]) => name === golden.name);
   if (part !== undefined) return ["parts of several rotations", part[1](device)];
-  if (!isRotation(golden)) return null;
-  const made = ruled(golden, device);
-  using rope = made ?? custom(golden, device);
-  const skip = golden.name === "dinov3_vits16" ? 1 : 0; // a prefix token that passes
+  const factor = scaled.find(([name]) => name === golden.name);
+  if (factor !== undefined) return [factor[1], factor[2](device)];
+  using rope = ruled(golden, device);
+  const skip = prefixOf(golden);
   const isQuirk = golden.name === "phi35_moe_hf_quirk";
   const { q, k } = rotate(rope, golden, "float32", skip, isQuirk ? lengthOf(golden) : undefined);
   const want = Float32Array.from(turningOf(transformers, golden).frequencies);
-  const own = golden.axes === 1 && made !== null ? formulaOf(golden, rope.rotaryDim) : rope.invFreq;
-  const off = (pair: number): number => {
-    if (golden.name === "dinov3_vits16") return 2 * Math.PI * 2 ** -23; // it multiplies by 2 pi first: one more rounding
-    return Math.abs((own[pair] ?? NaN) - (want[pair] ?? NaN));
-  };
+  const own = golden.axes === 1 ? formulaOf(golden, rope.rotaryDim) : rope.invFreq;
+  const off = (pair: number): number => Math.abs((own[pair] ?? NaN) - (want[pair] ?? NaN)) + slackOf(golden);
   let result = closeness(golden, "q", q, skip, off);
   if (k !== null) result = worse(result, closeness(golden, "k", k, skip, off));
   const layer = golden.layer_type ? ` (${golden.layer_type})` : "";
-  return [made === null ? "frequencies" : isQuirk ? "fromConfig, contextLength 4096" : `fromConfig${layer}`, result];
+  return [isQuirk ? "fromConfig, contextLength 4096" : `fromConfig${layer}`, result];
 }
 
 function rowOf(golden: Golden, device: Device, isDiffuser: boolean): Row {
-  const found = isDiffuser ? ["frequencies", closenessToTable(golden, device)] as const : measured(golden, device);
+  const [how, { error, ofBound }] = isDiffuser ? ["frequencies", closenessToTable(golden, device)] as const : measured(golden, device);
   const rule = isDiffuser ? "own" : String(golden.rope_parameters?.["rope_type"] ?? (golden.name === "dinov3_vits16" ? "own" : "default"));
   const form = golden.pairing === null || golden.pairing === undefined
     ? ["", "", "", ""]
     : [rule, golden.pairing, String(golden.axes), `${golden.rotary_dim} of ${golden.head_dim}`];
   const model = golden.model.replace("transformers.models.", "").replace("diffusers ", "");
-  if (found === null) return { name: golden.name, passes: false, cells: [golden.name, model, "", ...form, "", "", "excused"] };
-  const [how, { error, ofBound }] = found;
   const passes = ofBound <= 1;
   return {
     name: golden.name,
@@ -94,18 +81,15 @@ export function page(device: Device): string {
   const rows = rowsOf(device);
   const all = [...rows.transformers, ...rows.diffusers];
   const passed = all.filter((row) => row.passes).length;
-  const reasons = Object.entries(excused).map(([name, why]) => `- \`${name}\` is ${why}.`);
   const fromConfig = rows.transformers.filter((row) => row.cells[2]?.startsWith("fromConfig")).length;
   return `# Models
 
-What real models compute, and how close librope comes: ${passed} of ${all.length} cases pass, ${
-    all.length - passed
-  } are excused. Made by \`bun run models\` on the CPU; a
-test fails where this page is not what it would write, so a case cannot stop passing unseen. CUDA gives the same bits.
+What real models compute, and how close librope comes: ${passed} of ${all.length} cases pass. Made by \`bun run models\` on the CPU; a test fails where
+this page is not what it would write, so a case cannot stop passing unseen. CUDA gives the same bits.
 
 The cases are q and k of the model's own shapes at chosen positions (most up to 131 071), rotated by Hugging Face transformers ${transformers.version} in float32, and by
-diffusers. ${fromConfig} start from the model's config alone, through \`RotaryEmbedding.fromConfig\` with \`angles: "hf"\`; \`frequencies\` are the model's own numbers,
-where no config describes them; parts of several rotations are said below.
+diffusers. ${fromConfig} start from the model's config alone, through \`RotaryEmbedding.fromConfig\` with \`angles: "hf"\`; \`frequencies\` are the model's own numbers
+(no config of diffusers describes them); parts of several rotations are said below.
 
 ## Transformers
 
@@ -122,11 +106,12 @@ ${table(rows.transformers)}
 - \`vjepa2_axis_block\`: the tables are tiled and the pairs interleaved, so the two channels of a pair have frequencies of their own. Even channels
   are those of one rotation, odd ones of another.
 - \`ernie45_vl_3d\`: the config's \`mrope_section\` is (height, width, time), positions are (time, height, width).
-- \`dinov3_vits16\`: the first token is a prefix and is not rotated.
-
-Excused:
-
-${reasons.join("\n")}
+- \`dinov3_vits16\`: the first token is a prefix and is not rotated. Positions are the centres of the patches, (y, x) from -1 to 1.
+- \`qwen2_vl_vit\`, \`llama4_vision\`: positions are (row, column), and of Llama 4 (column + 1, row + 1), 0 for the class token.
+- \`ministral3_q_scale\`: after the rotation each query is multiplied by 1 + beta ln(1 + floor(p / L)), p its position: \`qScale\`, from the
+  embedding's \`qScale(positions)\`. The error is over the product.
+- \`llama4_nope_temperature\`: in layers that do not rotate each query is multiplied by 1 + 0.1 ln(1 + floor((p + 1) / 8192)). With
+  \`layerType: "full_attention"\` the embedding turns nothing, and \`qScale(positions)\` are these factors.
 
 ## Diffusers
 
