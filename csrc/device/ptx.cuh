@@ -62,6 +62,13 @@ __device__ __forceinline__ uint32_t cvt_e5m2x4(float a, float b, float c, float 
 }
 #endif
 
+// No instruction: what is loaded before it sets out before what is loaded after it.
+__device__ __forceinline__ void keep_order() {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" ::: "memory");
+#endif
+}
+
 // No instruction: the pointer, into global memory, is computed here and kept, not computed again after a wait.
 template <class T>
 __device__ __forceinline__ void keep([[maybe_unused]] T*& pointer) {

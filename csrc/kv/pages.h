@@ -40,9 +40,19 @@ ROPE_INLINE int64_t entry_of(const Indices& indices, int64_t i) {
   return indices.wide ? static_cast<const int64_t*>(indices.data)[at] : static_cast<const int32_t*>(indices.data)[at];
 }
 
-ROPE_INLINE Stored find_slot(const Pages& p, int64_t token, Slot* slot, rope_fault* fault) {
+// What the tables say of a token, read first of all: on a GPU it takes a while.
+struct Wanted {
+  int64_t slot, request, place;
+};
+
+ROPE_INLINE Wanted wanted_of(const Pages& p, int64_t token) {
+  if (p.slots.data != nullptr) return {entry_of(p.slots, token), 0, 0};
+  return {0, entry_of(p.batch, token), entry_of(p.places, token)};
+}
+
+ROPE_INLINE Stored find_slot(const Pages& p, int64_t token, const Wanted& wanted, Slot* slot, rope_fault* fault) {
   if (p.slots.data != nullptr) {
-    const int64_t value = entry_of(p.slots, token), limit = p.pages * p.page_size;
+    const int64_t value = wanted.slot, limit = p.pages * p.page_size;
     if (value == -1) return Stored::no;
     if (value < 0 || value >= limit) {
       *fault = {ROPE_FAULT_SLOT, 0, 0, token, value, limit};
@@ -51,8 +61,7 @@ ROPE_INLINE Stored find_slot(const Pages& p, int64_t token, Slot* slot, rope_fau
     *slot = divide(value, p.page_size);
     return Stored::yes;
   }
-  // Both at once: on a GPU each takes a while.
-  const int64_t request = entry_of(p.batch, token), place = entry_of(p.places, token), requests = p.indptr.count - 1;
+  const int64_t request = wanted.request, place = wanted.place, requests = p.indptr.count - 1;
   if (request == -1) return Stored::no;
   if (request < 0 || request >= requests) {
     *fault = {ROPE_FAULT_REQUEST, 0, request, token, request, requests};

@@ -84,14 +84,19 @@ __device__ __forceinline__ int index_of(const PipelineKernelParams& p, int entry
 
 // Where a token stands, and whether it turns.
 template <Where where>
-__device__ __forceinline__ Verdict judge(const PipelineKernelParams& p, bool disordered, const char* id, Token* t, Place* place,
-                                         bool* turns) {
+__device__ __forceinline__ Verdict judge(const PipelineKernelParams& p, bool disordered, const char* id, Loading first, Token* t,
+                                         Place* place, bool* turns) {
   const Positions& positions = p.angles.positions;
   *place = {};
   *turns = false;
   if (!p.turns) return kRotate;
-  Verdict verdict =
-      disordered ? read_sound_place(positions, p.tokens, t, place) : read_place<where>(positions, p.angles.axes, id, t, place);
+  Verdict verdict;
+  if constexpr (where == Where::ids) {
+    place->whole = first.value(positions.dtype == ROPE_INT64);
+    verdict = place->whole == -1 ? kPass : place_whole(place);
+  } else {
+    verdict = disordered ? read_sound_place(positions, p.tokens, t, place) : read_place<where>(positions, p.angles.axes, id, t, place);
+  }
   if constexpr (where == Where::any) {
 #pragma unroll 1
     for (int axis = 1; axis < p.angles.axes; ++axis) {
@@ -116,7 +121,8 @@ __device__ __noinline__ static void report_token(const PipelineKernelParams& p, 
   if (state.verdict != kSkip) {
     Slot slot;
     rope_fault fault;
-    if (find_slot(p.pages, token, &slot, &fault) == Stored::fault) report_fault(p.angles.mailbox, CudaOperation::rotate, fault);
+    if (find_slot(p.pages, token, wanted_of(p.pages, token), &slot, &fault) == Stored::fault)
+      report_fault(p.angles.mailbox, CudaOperation::rotate, fault);
   } else if (p.table.cos == nullptr) {
     report_position(p.angles.positions, p.angles.axes, t, CudaOperation::rotate, p.angles.mailbox);
   } else {
@@ -148,6 +154,18 @@ __device__ __forceinline__ void write_angles(const PipelineKernelParams& p, cons
   }
 }
 
+__device__ __forceinline__ void prefetch_entry(const Indices& indices, int64_t i) {
+  ptx::prefetch_global_l2(static_cast<const char*>(indices.data) + i * indices.stride * (indices.wide ? 8 : 4));
+}
+
+__device__ __forceinline__ void prefetch_wanted(const Pages& pages, int64_t token) {
+  if (pages.slots.data != nullptr) return prefetch_entry(pages.slots, token);
+  prefetch_entry(pages.batch, token);
+  prefetch_entry(pages.places, token);
+}
+
+constexpr uint32_t kAhead = 0;
+
 // ---- the block -------------------------------------------------------------------------------------------------------------------------
 
 // Ends past the barrier: rows are under way, states and angles in shared memory. Rows has prefetch(p) and fetch(p, shared). Returns whether indptr
@@ -157,49 +175,62 @@ __device__ __forceinline__ bool begin_block(const PipelineKernelParams& p, char*
   // The block's tokens are shared out over its threads too, each token to `helpers`.
   const int local = threadIdx.x & ((1 << p.block_tokens) - 1), helper = threadIdx.x >> p.block_tokens;
   const int helpers = static_cast<int>(blockDim.x) >> p.block_tokens;
-  const uint32_t wanted = (blockIdx.x << p.block_tokens) + local;
-  Token t = token_at(p, wanted);
+  const uint32_t number = (blockIdx.x << p.block_tokens) + local;
+  Token t = token_at(p, number);
   const Positions& positions = p.angles.positions;
   const bool has_ids = positions.ids != nullptr, has_indptr = where == Where::any && positions.indptr.data != nullptr;
-  const char* id = has_ids ? id_of(positions, 0, t) : nullptr;
   const uint64_t* const frequencies = table_of(p.angles);
   const bool block_turns = static_cast<int>(blockIdx.y) * p.block_tasks < p.turning_tasks;
   const int index = block_turns ? index_of<N>(p, helper) : -1;
+  // The others have no use for the position: the last finds the place in the pages meanwhile.
+  const bool stands = index >= 0 || helper == 0, finds = helper == helpers - 1 && p.paged;
+  const char* const id = (where != Where::ids || stands) && has_ids ? id_of(positions, 0, t) : nullptr;
   const uint64_t frequency = index >= 0 && p.table.cos == nullptr ? frequencies[index] : 0;
 
   if (blockIdx.x < p.prefetching) {
     rows->prefetch(p);
     if (helper == 0 && has_ids) ptx::prefetch_global_l2(id);
-    if (helper == helpers - 1 && p.paged) {
-      const Indices& first = p.pages.slots.data != nullptr ? p.pages.slots : p.pages.batch;
-      const int64_t token = min(wanted, p.last_token);
-      ptx::prefetch_global_l2(static_cast<const char*>(first.data) + token * first.stride * (first.wide ? 8 : 4));
+    if (finds) {
+      prefetch_wanted(p.pages, min(number, p.last_token));
+      // In decoding the token's request has its number.
+      if (p.pages.indptr.data != nullptr) prefetch_entry(p.pages.indptr, min(static_cast<int64_t>(number), p.pages.indptr.count - 1));
     }
   }
   ptx::griddepcontrol_wait();
   ptx::griddepcontrol_launch_dependents();
 
+  // What others wait for sets out before the rows.
+  Loading first_id{};
+  if (where == Where::ids && id != nullptr) first_id = begin_load(id, positions.dtype == ROPE_INT64);
+  Wanted wanted{};
+  if (where == Where::ids && finds) wanted = wanted_of(p.pages, min(number, p.last_token));
+  ptx::keep_order();
   rows->fetch(p, shared);
+  if (kAhead > 0 && number + kAhead < p.all_tokens) {
+    if (helper == 0 && has_ids) ptx::prefetch_global_l2(id_of(positions, 0, token_at(p, number + kAhead)));
+    if (finds) prefetch_wanted(p.pages, number + kAhead);
+  }
   IndptrCheck check;  // of the whole indptr, by every block
   if (has_indptr) check = begin_check(positions.indptr, threadIdx.x);
   TokenState& state = reinterpret_cast<TokenState*>(shared + p.states_at)[local];
   if (helper == helpers - 1) {
     state.batch = t.batch, state.token = t.token;
-    state.absent = wanted >= p.all_tokens;
+    state.absent = number >= p.all_tokens;
     state.scale = p.scale.data != nullptr ? p.scale.data[t.batch * p.scale.batch_stride + t.token * p.scale.token_stride] : 1;
     Slot slot{0, 0};
     rope_fault fault;
-    const int64_t token = min(wanted, p.last_token);
-    state.stored = static_cast<uint8_t>(p.paged ? find_slot(p.pages, token, &slot, &fault) : Stored::yes);
+    const uint32_t token = min(number, p.last_token);
+    if (where != Where::ids && p.paged) wanted = wanted_of(p.pages, token);
+    state.stored = static_cast<uint8_t>(p.paged ? find_slot(p.pages, token, wanted, &slot, &fault) : Stored::yes);
     state.page = slot.page, state.place = slot.place;
   }
   bool disordered = false;
 #pragma unroll 1
   for (;;) {
-    if (index >= 0 || helper == 0) {  // The others have no use for the position: the last finds the place in the pages meanwhile.
+    if (stands) {
       Place place;
       bool turns;
-      const Verdict verdict = judge<where>(p, disordered, id, &t, &place, &turns);
+      const Verdict verdict = judge<where>(p, disordered, id, first_id, &t, &place, &turns);
       if (helper == 0) state.verdict = static_cast<uint8_t>(verdict), state.turns = turns;
       if (turns) {
         Real* const angles = reinterpret_cast<Real*>(shared + local * p.token_angles);

@@ -106,7 +106,10 @@ class Pipeline {
     if (out->turns && !place(batch, token, request, out)) return;
     if (token - (indptr.data != nullptr && owned ? indptr[request] : 0) < p.prefix || out->padding) out->turns = false;
     out->stored = false;
-    if (p.paged) out->stored = find_slot(p.pages, batch * p.grid.tokens + token, &out->slot, &out->fault) == Stored::yes && !out->padding;
+    if (p.paged) {
+      const int64_t number = batch * p.grid.tokens + token;
+      out->stored = find_slot(p.pages, number, wanted_of(p.pages, number), &out->slot, &out->fault) == Stored::yes && !out->padding;
+    }
   }
 
   // False of a position out of range.

@@ -125,6 +125,11 @@ __device__ __forceinline__ const char* id_of(const Positions& p, int axis, const
   return static_cast<const char*>(p.ids) + index * (p.dtype == ROPE_INT64 ? 8 : 4);
 }
 
+__device__ __forceinline__ Verdict place_whole(Place* place) {
+  place->rounded = static_cast<float>(place->whole);
+  return out_of_range(place->whole) ? kSkip : kRotate;
+}
+
 // `id`: where the token's id on this axis stands, if there are ids.
 template <Where where>
 __device__ __forceinline__ Verdict read_place(const Positions& p, int axes, const char* id, Token* t, Place* out) {
@@ -140,8 +145,7 @@ __device__ __forceinline__ Verdict read_place(const Positions& p, int axes, cons
     *out = {load_integer(id, p.dtype == ROPE_INT64), 0, 0};
     if ((where != Where::any || axes == 1) && out->whole == -1) return kPass;
   }
-  out->rounded = static_cast<float>(out->whole);
-  return out_of_range(out->whole) ? kSkip : kRotate;
+  return place_whole(out);
 }
 
 // Where indptr is out of order: the token's place in its first sound request.
