@@ -164,8 +164,6 @@ __device__ __forceinline__ void prefetch_wanted(const Pages& pages, int64_t toke
   prefetch_entry(pages.places, token);
 }
 
-constexpr uint32_t kAhead = 0;
-
 // ---- the block -------------------------------------------------------------------------------------------------------------------------
 
 // Ends past the barrier: rows are under way, states and angles in shared memory. Rows has prefetch(p) and fetch(p, shared). Returns whether indptr
@@ -206,10 +204,6 @@ __device__ __forceinline__ bool begin_block(const PipelineKernelParams& p, char*
   if (where == Where::ids && finds) wanted = wanted_of(p.pages, min(number, p.last_token));
   ptx::keep_order();
   rows->fetch(p, shared);
-  if (kAhead > 0 && number + kAhead < p.all_tokens) {
-    if (helper == 0 && has_ids) ptx::prefetch_global_l2(id_of(positions, 0, token_at(p, number + kAhead)));
-    if (finds) prefetch_wanted(p.pages, number + kAhead);
-  }
   IndptrCheck check;  // of the whole indptr, by every block
   if (has_indptr) check = begin_check(positions.indptr, threadIdx.x);
   TokenState& state = reinterpret_cast<TokenState*>(shared + p.states_at)[local];
