@@ -64,6 +64,7 @@ struct ShiftKernelParams {
   int32_t part;         // places
   int32_t head_groups;  // groups of pairs in a head
   int32_t groups;       // of all heads
+  bool interleaved;     // what kernels of chunks of one element go by
   AngleParams angles;
 };
 static_assert(sizeof(ShiftKernelParams) <= 4096);
@@ -155,7 +156,7 @@ __device__ __forceinline__ void turn_rows(const ShiftKernelParams& p, char* plac
       sin[i] = sin_shared[lane * N + i];
     }
     const int at = first_lane + lane;
-    const int to_a = interleaved && N == 1 ? 2 * at : at * N, to_b = interleaved && N == 1 ? 2 * at + 1 : p.pairs + at * N;
+    const int to_a = N == 1 && p.interleaved ? 2 * at : at * N, to_b = N == 1 && p.interleaved ? 2 * at + 1 : p.pairs + at * N;
     for (int first = threadIdx.y; first < rows; first += kFlight * blockDim.y) {
       T* row[kFlight];
       Chunk<T, N> a[kFlight], b[kFlight];
@@ -223,7 +224,7 @@ template <class T>
 auto kernel_of(bool wide, bool interleaved) {
   constexpr int N = kChunkBytes / sizeof(T);
   if (wide) return interleaved ? turn_kernel<T, N, true> : turn_kernel<T, N, false>;
-  return interleaved ? turn_kernel<T, 1, true> : turn_kernel<T, 1, false>;
+  return turn_kernel<T, 1, false>;  // in any order
 }
 
 auto kernel_for(int dtype, bool wide, bool interleaved) {
@@ -261,6 +262,7 @@ void launch_turn(const ShiftParams& p, const CudaLaunch& launch) {
   k.angles.cos_factor = 1;  // the attention factor was applied when the keys were cached
   k.angles.sin_factor = p.backward ? -1 : 1;
   k.table = p.table;
+  k.interleaved = p.interleaved;
   k.cache = p.cache + p.rotary_offset * size;
   k.page_stride = p.page_stride * size;
   k.place_stride = p.place_stride * size;

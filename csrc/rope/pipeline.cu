@@ -1,4 +1,6 @@
 // The pipeline on CUDA: which kernel, of what shape. The kernel is in pipeline_kernel.cuh.
+// All of this is the host's, and need not be read again for each architecture.
+#if !defined(__CUDA_ARCH__)
 #include "pipeline.h"
 
 #include <algorithm>
@@ -381,3 +383,4 @@ void pipeline_cuda(const PipelineParams& p, const CudaLaunch& launch) {
 }
 
 }  // namespace rope
+#endif

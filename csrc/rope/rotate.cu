@@ -1,12 +1,5 @@
 // rope_rotate on CUDA: which kernel, of what shape. The kernel is in rotate_kernel.cuh.
-#include <algorithm>
-
-#include "../core/dtypes.h"
-#include "../core/status.h"
-#include "angle_table.h"
 #include "positions.cuh"
-#include "rotate.h"
-#include "rotate_launch.h"
 
 namespace rope {
 namespace {
@@ -15,6 +8,22 @@ namespace {
 __global__ void check_indptr_kernel(const __grid_constant__ Indices indptr, int64_t tokens, CudaMailbox* mailbox) {
   report_indptr(indptr, tokens, mailbox);
 }
+
+}  // namespace
+}  // namespace rope
+
+// The rest is the host's, and need not be read again for each architecture.
+#if !defined(__CUDA_ARCH__)
+#include <algorithm>
+
+#include "../core/dtypes.h"
+#include "../core/status.h"
+#include "angle_table.h"
+#include "rotate.h"
+#include "rotate_launch.h"
+
+namespace rope {
+namespace {
 
 RotateKernel kernel_for(int dtype, const RotateForm& form) {
   switch (dtype) {
@@ -100,6 +109,8 @@ void launch_rotation(const RotateParams& p, const CudaLaunch& launch) {
   k.pairs = static_cast<int32_t>(f.pairs);
   k.q_in_place = p.q.in_place;
   k.k_in_place = p.k.in_place;
+  k.in_interleaved = in == Order::interleaved;
+  k.out_interleaved = out == Order::interleaved;
   k.head_rows = f.heads > 0;
 
   const int64_t farthest = std::max({k.q.in_head, k.q.out_head, k.k.in_head, k.k.out_head});
@@ -114,8 +125,8 @@ void launch_rotation(const RotateParams& p, const CudaLaunch& launch) {
          "A block of the GPU holds no such head; use an output.");
   }
   Shape s = f.heads > 0 ? Shape{1, 1, 1} : shape_for(block_lanes, heads, tokens, launch.multiprocessors);
-  if (!wide) s.rows = 1;
   const Where where = !plain ? Where::any : p.positions.ids != nullptr ? Where::ids : Where::derived;
+  if (!wide || (where == Where::any && in != out)) s.rows = 1;
   const int64_t grid_x = ceil_div(tokens, s.tokens), grid_y = ceil_div(heads, s.rows * s.heads), grid_z = ceil_div(lanes, block_lanes);
   const int64_t threads = block_lanes * s.heads * s.tokens;
   // With derived places and two rows the rows set out late: the L2 fetches them meanwhile, in every block.
@@ -149,3 +160,4 @@ void rotate_cuda(const RotateParams& p, const CudaLaunch& launch) {
 }
 
 }  // namespace rope
+#endif

@@ -39,7 +39,8 @@ struct Places {  // of a lane's chunks in the row, elements
 };
 
 template <int N, Order order, bool apart>
-__device__ __forceinline__ Places places_of(const RotateKernelParams& p, int lane) {
+__device__ __forceinline__ Places places_of(const RotateKernelParams& p, int lane, bool interleaved) {
+  if (N == 1 && interleaved) return {p.rotary_offset + 2 * lane, p.rotary_offset + 2 * lane + 1};
   if (order == Order::halves || apart) return {p.rotary_offset + lane * N, p.rotary_offset + p.pairs + lane * N};
   return {p.rotary_offset + 2 * N * lane, p.rotary_offset + 2 * N * lane + N};
 }
@@ -114,7 +115,7 @@ __device__ __forceinline__ void rotate_block(const RotateKernelParams& p) {
   const bool turns = lane < p.turning;
   const int chunk = 2 * (lane - p.turning);
   const bool has_a = turns || chunk < p.passing, has_b = turns || chunk + 1 < p.passing;
-  Places from = places_of<N, In, apart>(p, lane), to = places_of<N, Out, apart>(p, lane);
+  Places from = places_of<N, In, apart>(p, lane, p.in_interleaved), to = places_of<N, Out, apart>(p, lane, p.out_interleaved);
   if (!turns) from = to = {has_a ? place_of_passing<N>(p, chunk) : 0, has_b ? place_of_passing<N>(p, chunk + 1) : 0};
 
   const uint32_t tokens = p.batch * p.tokens, wanted = blockIdx.x * blockDim.z + threadIdx.z;
@@ -209,8 +210,10 @@ __device__ __forceinline__ void rotate_block(const RotateKernelParams& p) {
   // The barrier also lets rows that change their order in place be read before any of them is written.
   if (!has_indptr || disordered) {
     __syncthreads();
-  } else if (__syncthreads_or(is_disordered(p.angles.positions.indptr, p.tokens, check, entry_step * blockDim.z))) {
-    return rotate_disordered<T, N, Rows, In, Out, where>(p);
+  } else if constexpr (where != Where::ids) {
+    if (__syncthreads_or(is_disordered(p.angles.positions.indptr, p.tokens, check, entry_step * blockDim.z))) {
+      return rotate_disordered<T, N, Rows, In, Out, where>(p);
+    }
   }
   if (!exists || !has_a) return;
   if (verdict == kSkip) {
@@ -264,8 +267,9 @@ __global__ void __launch_bounds__(kThreads<N>, kBlocks<N, Rows, In, Out, where>)
 template <class T, int N, int Rows, Where where>
 RotateKernel kernel_of(Order in, Order out) {
   constexpr Order H = Order::halves, I = Order::interleaved;
-  if (in == H) return out == H ? rotate_kernel<T, N, Rows, H, H, where> : rotate_kernel<T, N, Rows, H, I, where>;
-  return out == H ? rotate_kernel<T, N, Rows, I, H, where> : rotate_kernel<T, N, Rows, I, I, where>;
+  constexpr int kMovingRows = where == Where::any ? 1 : Rows;
+  if (in == H) return out == H ? rotate_kernel<T, N, Rows, H, H, where> : rotate_kernel<T, N, kMovingRows, H, I, where>;
+  return out == H ? rotate_kernel<T, N, kMovingRows, I, H, where> : rotate_kernel<T, N, Rows, I, I, where>;
 }
 
 template <class T, int N, Where where>
@@ -281,7 +285,7 @@ RotateKernel kernel_of(const RotateForm& form) {
     if (form.wide && form.where == Where::derived) return kernel_of<T, N, Where::derived>(form);
     if (form.wide) return kernel_of<T, N, Where::any>(form);
   }
-  return kernel_of<T, 1, 1, Where::any>(form.in, form.out);
+  return rotate_kernel<T, 1, 1, Order::halves, Order::halves, Where::any>;  // of a pair's two chunks each is a member: in any order
 }
 
 }  // namespace rope

@@ -30,7 +30,8 @@ struct RotateKernelParams {
   int32_t pairs;
   uint32_t prefetching;  // blocks along x that prefetch: as a rule those that may be there before the kernel ahead is done
   bool q_in_place, k_in_place;
-  bool head_rows;  // the table has a row for each head, and a block one head
+  bool in_interleaved, out_interleaved;  // what kernels of chunks of one element go by
+  bool head_rows;                        // the table has a row for each head, and a block one head
   AngleParams angles;
 };
 static_assert(sizeof(RotateKernelParams) <= 4096);
@@ -41,7 +42,7 @@ using RotateKernel = void (*)(RotateKernelParams);
 struct RotateForm {
   bool wide;
   Where where;
-  int rows;  // of a thread: 1 or 2; not wide: any, 1
+  int rows;  // of a thread: 1 or 2; not wide: any, 1; 1 too where any place meets pairs that move
   Order in, out;
 };
 
