@@ -3,8 +3,6 @@
 // Roles: all alike. Of batch_indices every block looks whether indptr is in order, its threads an entry each; then a thread finds the request
 //   of its token by bisection, and looks after the length of the request of its number.
 // Protocol: what is out of order or too long is not written and left in the mailbox, of indptr by the first thread of all.
-#include <algorithm>
-
 #include "../device/ptx.cuh"
 #include "../rope/positions.cuh"
 #include "tables.h"
@@ -17,8 +15,8 @@ constexpr int64_t kBlocksPerMultiprocessor = 16;
 
 KernelShape shape_for(int64_t count, const CudaLaunch& launch) {
   KernelShape shape;
-  const int64_t most = launch.multiprocessors * kBlocksPerMultiprocessor;
-  shape.grid = static_cast<unsigned>(std::clamp((count + kBlock - 1) / kBlock, int64_t{1}, most));
+  const int64_t blocks = (count + kBlock - 1) / kBlock, most = launch.multiprocessors * kBlocksPerMultiprocessor;
+  shape.grid = static_cast<unsigned>(blocks < 1 ? 1 : blocks < most ? blocks : most);
   shape.block = kBlock;
   shape.early = true;
   return shape;
@@ -104,7 +102,7 @@ void seq_lens_cuda(const SeqLensParams& p, const CudaLaunch& launch) {
 }
 
 void batch_indices_cuda(const BatchIndicesParams& p, const CudaLaunch& launch) {
-  const int64_t count = std::max(p.tokens, p.indptr.count - 1);
+  const int64_t requests = p.indptr.count - 1, count = p.tokens > requests ? p.tokens : requests;
   launch_kernel("batch_indices_kernel", batch_indices_kernel, shape_for(count, launch), launch, p, launch.mailbox);
 }
 

@@ -1,11 +1,13 @@
 // What a block of the pipeline does but for its rows: which tokens it has, cos and sin of them, their places in the pages, faults.
-// Layout: a block has a token, or several where they are small, and its warps share out the rows of all parts (q, k, v, ...), a task each; grid:
-//   x tokens, y tasks beyond one block's. In a warp a group of 1 to 32 lanes has a row, or two; a lane has units of two chunks of it, 16 bytes each:
-//   both members of N pairs, or 2 N channels that pass through. Rows that do not lie on 16 bytes take chunks of one element (N = 1).
-// Roles: every warp sets the rows of its task going; while they travel, the threads turn the tokens' positions into cos and sin, a pair each, and
-//   one finds each token's place in the pages, in shared memory; one barrier; then each warp works on its rows.
-// Protocol: before griddepcontrol.wait addresses are computed and rows prefetched into the L2, nothing else. What becomes of a token stands in
-//   pipeline.h; where indptr is out of order the block begins anew and keeps to sound requests. Faults go to the mailbox, which keeps the first.
+// Layout: a block has a token, or several where they are small, and its warps share out the rows of all parts (q, k, v, ...), a task each;
+//   grid: x tokens, y tasks beyond one block's. In a warp a group of 1 to 32 lanes has a row, or two; a lane has units of two chunks of it,
+//   16 bytes each: both members of N pairs, or 2 N channels that pass through. Rows that do not lie on 16 bytes take chunks of one element
+//   (N = 1).
+// Roles: every warp sets the rows of its task going; while they travel, the threads turn the tokens' positions into cos and sin, a pair
+//   each, and one finds each token's place in the pages, in shared memory; one barrier; then each warp works on its rows.
+// Protocol: before griddepcontrol.wait addresses are computed and rows prefetched into the L2, nothing else. What becomes of a token stands
+//   in pipeline.h; where indptr is out of order the block begins anew and keeps to sound requests. Faults go to the mailbox, which keeps
+//   the first.
 // Compiled with -fmad=false: products and sums are rounded one by one, as on the CPU, so that both give the same bits.
 #pragma once
 
@@ -166,8 +168,8 @@ __device__ __forceinline__ void prefetch_wanted(const Pages& pages, int64_t toke
 
 // ---- the block -------------------------------------------------------------------------------------------------------------------------
 
-// Ends past the barrier: rows are under way, states and angles in shared memory. Rows has prefetch(p) and fetch(p, shared). Returns whether indptr
-// was out of order, which it has reported then.
+// Ends past the barrier: rows are under way, states and angles in shared memory. Rows has prefetch(p) and fetch(p, shared). Returns whether
+// indptr was out of order, which it has reported then.
 template <Where where, int N, class Real, class Rows>
 __device__ __forceinline__ bool begin_block(const PipelineKernelParams& p, char* shared, Rows* rows) {
   // The block's tokens are shared out over its threads too, each token to `helpers`.

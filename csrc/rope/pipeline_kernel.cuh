@@ -1,6 +1,6 @@
-// The pipeline's kernel for everything: whatever norms, orders, tables and types are asked for. A block's layout, roles and protocol stand in
-// pipeline_block.cuh. Rows wait in shared memory, past the registers; each warp takes its rows one after another, a norm's sum going round a row's
-// group by shuffles. A norm over the width: one block has the token, and all its rows pass twice.
+// The pipeline's kernel for everything: whatever norms, orders, tables and types are asked for. A block's layout, roles and protocol stand
+// in pipeline_block.cuh. Rows wait in shared memory, past the registers; each warp takes its rows one after another, a norm's sum going
+// round a row's group by shuffles. A norm over the width: one block has the token, and all its rows pass twice.
 #pragma once
 
 #include "pipeline_block.cuh"

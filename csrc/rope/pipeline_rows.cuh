@@ -78,9 +78,10 @@ __device__ __forceinline__ void put_together(Real (&a)[N], Real (&b)[N]) {
   for (int i = 0; i < N; ++i) a[i] = both[i], b[i] = both[N + i];
 }
 
-// ---- cos and sin in shared memory: Real [tokens][cos, sin][entries], of full tables [cos, sin of a pair's first member, of its second] --------
+// ---- cos and sin in shared memory: Real [tokens][cos, sin][entries], of full tables [cos, sin of the first member, of the second] -----
 
-// The pairs are in an order such that neighbouring lanes read neighbouring pieces: all first halves of the lanes' pairs, then all second ones.
+// The pairs are in an order such that neighbouring lanes read neighbouring pieces: all first halves of the lanes' pairs, then all second
+// ones.
 template <int N>
 __device__ __forceinline__ int pair_of(const PipelineKernelParams& p, int entry) {
   constexpr int kHalf = N == 1 ? 1 : N / 2;
@@ -199,8 +200,8 @@ __device__ __forceinline__ double sum_of_squares(const Unit& unit, const Real (&
   return (unit.has_a ? of_x : 0) + (unit.has_b ? of_y : 0);
 }
 
-// 1 / sqrt(mean + eps), rounded to what is computed with. For float32 to a last bit of float64, by Newton's steps from a rough start: a tenth of
-// the instructions of a root and two divisions.
+// 1 / sqrt(mean + eps), rounded to what is computed with. For float32 to a last bit of float64, by Newton's steps from a rough start: a
+// tenth of the instructions of a root and two divisions.
 template <class Real>
 __device__ __forceinline__ Real inverse_root(const KernelPart& part, double sum) {
   if constexpr (std::is_same_v<Real, double>) return 1 / sqrt(sum / part.channels + part.eps);

@@ -1,7 +1,7 @@
-// The pipeline's kernel for what is common: rows of 16-byte chunks that one group of lanes holds in registers, a norm over each head before the
-// rotation, pairs that keep their order, positions given one by one, results of the inputs' type or float8_e4m3fn. A block's layout, roles and
-// protocol stand in pipeline_block.cuh. A warp has one task: each group of its lanes has one set of a token's heads, all on their way while the
-// block prepares; then they go through all steps, with the same cos and sin.
+// The pipeline's kernel for what is common: rows of 16-byte chunks that one group of lanes holds in registers, a norm over each head before
+// the rotation, pairs that keep their order, positions given one by one, results of the inputs' type or float8_e4m3fn. A block's layout,
+// roles and protocol stand in pipeline_block.cuh. A warp has one task: each group of its lanes has one set of a token's heads, all on their
+// way while the block prepares; then they go through all steps, with the same cos and sin.
 #pragma once
 
 #include "pipeline_block.cuh"

@@ -40,8 +40,8 @@ __device__ __forceinline__ Loading begin_load(const Indices& indices, int64_t i)
 
 __device__ __forceinline__ int64_t load_index(const Indices& indices, int64_t i) { return begin_load(indices, i).value(indices.wide); }
 
-// The check of indptr, shared out over a block's threads: entry `thread`, set on its way long before it is looked at, and for the rare indptr
-// longer than a block every `threads`-th after it.
+// The check of indptr, shared out over a block's threads: entry `thread`, set on its way long before it is looked at, and for the rare
+// indptr longer than a block every `threads`-th after it.
 struct IndptrCheck {
   uint32_t index;
   Loading entry, before;
