@@ -145,7 +145,8 @@ function together(outcomes: Record<string, Outcome>): Outcome {
 export async function examples(): Promise<Outcome> {
   await buildLibrary();
   const files = ["mod.ts", "src", "README.md", "docs"].filter((path) => existsSync(inProject(path)));
-  const flags = ["test", "--doc", "--no-prompt", "--reporter=dot", "--allow-ffi", "--allow-read", "--allow-env"];
+  const strict = `--preload=${inProject("test", "support", "strict_assert.ts")}`;
+  const flags = ["test", "--doc", strict, "--no-prompt", "--reporter=dot", "--allow-ffi", "--allow-read", "--allow-env"];
   const finished = await run(deno(), [...flags, ...files]);
   return counted(finished, /\| (\d+) passed/g, /\| (\d+) failed/g, /\| (\d+) ignored/g);
 }
