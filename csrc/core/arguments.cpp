@@ -170,6 +170,13 @@ void require_shape(const Tensor& tensor, const char* argument, std::initializer_
   fail(ROPE_ARGUMENT, argument, text("of shape %s = %s", meaning, shape_text(like).bytes), shape_text(tensor));
 }
 
+void require_last_stride(const Tensor& tensor, const char* argument) {
+  const int last = tensor.rank - 1;
+  if (tensor.shape[last] <= 1 || tensor.stride[last] == 1) return;
+  fail(ROPE_ARGUMENT, argument, text("contiguous in its last dimension"),
+       text("a last stride of %lld", static_cast<long long>(tensor.stride[last])), "Use contiguous().");
+}
+
 bool overlap(const Tensor& a, const Tensor& b) {
   if (a.device != b.device || a.empty() || b.empty()) return false;
   const int64_t a_span = span_bytes(a), b_span = span_bytes(b);

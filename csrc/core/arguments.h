@@ -72,6 +72,9 @@ void require_device(const Tensor& tensor, const char* argument, uint16_t device,
 // `meaning` is the shape in words: "[requests + 1]".
 void require_shape(const Tensor& tensor, const char* argument, std::initializer_list<int64_t> wanted, const char* meaning);
 
+// Rows whose elements lie side by side: a last stride of 1.
+void require_last_stride(const Tensor& tensor, const char* argument);
+
 // Whether two tensors share a byte. Exact for strided memory: interleaved slices of one packed tensor share none.
 bool overlap(const Tensor& a, const Tensor& b);
 // Whether two different indices of one tensor name the same element, as with a stride of 0.

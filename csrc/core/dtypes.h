@@ -37,6 +37,8 @@ ROPE_INLINE const char* dtype_name(int dtype) {
   }
 }
 
+ROPE_INLINE bool dtype_is_float8(int dtype) { return dtype == ROPE_FLOAT8_E4M3FN || dtype == ROPE_FLOAT8_E5M2; }
+
 ROPE_INLINE bool dtype_is_integer(int dtype) { return dtype == ROPE_INT64 || dtype == ROPE_INT32 || dtype == ROPE_UINT8; }
 
 // ---- bits ---------------------------------------------------------------------------------------------------------------------

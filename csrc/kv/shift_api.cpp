@@ -12,30 +12,16 @@ Tensor check_cache(const rope_tensor_ref& reference) {
   require_dtype(cache, "cache", {ROPE_FLOAT16, ROPE_BFLOAT16, ROPE_FLOAT32, ROPE_FLOAT8_E4M3FN, ROPE_FLOAT8_E5M2});
   if (cache.rank != 4) fail(ROPE_ARGUMENT, "cache", text("[pages, page_size, H, D]"), shape_text(cache));
   require(cache.shape[1] > 0, "cache", "a cache whose pages have places", "pages of size 0");
-  if (cache.shape[3] > 1 && cache.stride[3] != 1) {
-    fail(ROPE_ARGUMENT, "cache", text("contiguous in its last dimension"),
-         text("a last stride of %lld", static_cast<long long>(cache.stride[3])), "Use contiguous().");
-  }
+  require_last_stride(cache, "cache");
   require(!overlaps_itself(cache), "cache", "a tensor whose elements are apart", "one that holds an element twice");
   return cache;
 }
 
-void check_slice(const Frequencies& f, const Tensor& cache, int64_t rotary_offset) {
-  const int64_t heads = cache.shape[2], head_dim = cache.shape[3], rotary_dim = 2 * f.pairs;
+void check_frequencies(const Frequencies& f, const Tensor& cache) {
   if (f.axes != 1) fail(ROPE_ARGUMENT, "frequencies", text("of one axis"), text("%lld axes", static_cast<long long>(f.axes)));
-  if (rotary_offset < 0 || rotary_offset > head_dim) {
-    fail(ROPE_ARGUMENT, "rotary_offset", text("0 to the head dimension, %lld", static_cast<long long>(head_dim)),
-         text("%lld", static_cast<long long>(rotary_offset)));
-  }
-  if (rotary_dim > head_dim - rotary_offset) {
-    fail(ROPE_ARGUMENT, "rotary_dim",
-         text("at most %lld, the head dimension %lld less the rotary offset %lld", static_cast<long long>(head_dim - rotary_offset),
-              static_cast<long long>(head_dim), static_cast<long long>(rotary_offset)),
-         text("%lld", static_cast<long long>(rotary_dim)));
-  }
-  if (f.heads > 0 && f.heads != heads) {
+  if (f.heads > 0 && f.heads != cache.shape[2]) {
     fail(ROPE_ARGUMENT, "cache", text("a cache of %lld heads, as the frequencies have", static_cast<long long>(f.heads)),
-         text("%lld heads", static_cast<long long>(heads)));
+         text("%lld heads", static_cast<long long>(cache.shape[2])));
   }
 }
 
@@ -56,7 +42,8 @@ void shift(const rope_shift_args& a) {
   ShiftParams p{};
   p.frequencies = find_frequencies(a.frequencies);
   const Tensor cache = check_cache(a.cache);
-  check_slice(*p.frequencies, cache, a.rotary_offset);
+  check_frequencies(*p.frequencies, cache);
+  check_slice(cache.shape[3], a.rotary_offset, 2 * p.frequencies->pairs);
   const Tensor indptr = resolve(a.page_indptr, "page_indptr"), ids = resolve(a.page_indices, "page_indices"),
                last = resolve(a.last_page_len, "last_page_len"), owners = resolve(a.owners, "owners");
   ShiftTable& t = p.table;
@@ -65,8 +52,8 @@ void shift(const rope_shift_args& a) {
   if (requests > INT32_MAX) {  // their numbers stand in owners
     fail(ROPE_ARGUMENT, "page_indptr", text("a table of at most %d requests", INT32_MAX), text("%lld", static_cast<long long>(requests)));
   }
-  t.ids = check_indices(ids, "page_indices", -1, "", cache.device, "cache");
-  t.table.last_page_len = check_indices(last, "last_page_len", requests, "[requests]", cache.device, "cache");
+  t.ids = check_indices(ids, "page_indices", cache.device, "cache");
+  t.table.last_page_len = check_per_request(last, "last_page_len", requests, cache.device, "cache");
   t.table.entries = t.ids.count;
   t.table.page_size = cache.shape[1];
   t.pages = cache.shape[0];
@@ -83,7 +70,7 @@ void shift(const rope_shift_args& a) {
   if (given(a.deltas)) {
     require(a.delta == 0, "delta", "absent where deltas are given", "both");
     const Tensor deltas = resolve(a.deltas, "deltas");
-    t.deltas = check_indices(deltas, "deltas", requests, "[requests]", cache.device, "cache");
+    t.deltas = check_per_request(deltas, "deltas", requests, cache.device, "cache");
     require_apart(deltas, "deltas");
   }
   require_memory_apart(owners, "owners", cache, "cache");

@@ -6,16 +6,14 @@
 
 namespace rope {
 
-Indices check_indices(const Tensor& tensor, const char* argument, int64_t count, const char* meaning, uint16_t device, const char* like) {
-  require_dtype(tensor, argument, {ROPE_INT32, ROPE_INT64});
-  require_device(tensor, argument, device, like);
-  if (tensor.rank != 1) fail(ROPE_ARGUMENT, argument, text("of rank 1"), shape_text(tensor));
-  if (count >= 0) require_shape(tensor, argument, {count}, meaning);
-  return {tensor.data, tensor.stride[0], tensor.shape[0], tensor.dtype == ROPE_INT64};
+Indices check_per_request(const Tensor& tensor, const char* argument, int64_t requests, uint16_t device, const char* like) {
+  const Indices indices = check_indices(tensor, argument, device, like);
+  require_shape(tensor, argument, {requests}, "[requests]");
+  return indices;
 }
 
 Indices check_table_indptr(const Tensor& tensor, const char* argument, uint16_t device, const char* like) {
-  const Indices indptr = check_indices(tensor, argument, -1, "", device, like);
+  const Indices indptr = check_indices(tensor, argument, device, like);
   require(indptr.count >= 1, argument, "at least one entry, a 0", "none");
   return indptr;
 }
@@ -41,7 +39,7 @@ void seq_lens(const rope_seq_lens_args& a) {
   SeqLensParams p{};
   p.table.indptr = check_table_indptr(indptr, "page_indptr", indptr.device, "page_indptr");
   const int64_t requests = p.table.indptr.count - 1;
-  p.table.last_page_len = check_indices(last, "last_page_len", requests, "[requests]", indptr.device, "page_indptr");
+  p.table.last_page_len = check_per_request(last, "last_page_len", requests, indptr.device, "page_indptr");
   p.table.entries = INT64_MAX;
   p.table.page_size = a.page_size;
   if (a.page_size < 1) fail(ROPE_ARGUMENT, "page_size", text("1 or more"), text("%lld", static_cast<long long>(a.page_size)));
@@ -58,7 +56,7 @@ void batch_indices(const rope_batch_indices_args& a) {
   const Tensor indptr = resolve(a.indptr, "indptr"), lengths = resolve(a.seq_lens, "seq_lens");
   BatchIndicesParams p{};
   p.indptr = check_table_indptr(indptr, "indptr", indptr.device, "indptr");
-  p.seq_lens = check_indices(lengths, "seq_lens", p.indptr.count - 1, "[requests]", indptr.device, "indptr");
+  p.seq_lens = check_per_request(lengths, "seq_lens", p.indptr.count - 1, indptr.device, "indptr");
   const Tensor batch = check_result(a.batch_indices, "batch_indices", indptr.device, "indptr");
   const Tensor places = check_result(a.places, "places", indptr.device, "indptr");
   require_shape(places, "places", {batch.shape[0]}, "[nnz], as batch_indices");

@@ -6,9 +6,9 @@
 
 namespace rope {
 
-// int32 or int64 of rank 1, on the device of `like`; of `count` entries, `meaning` in words, unless that is negative.
-Indices check_indices(const Tensor& tensor, const char* argument, int64_t count, const char* meaning, uint16_t device, const char* like);
-// The same with at least one entry.
+// check_indices with an entry for each request.
+Indices check_per_request(const Tensor& tensor, const char* argument, int64_t requests, uint16_t device, const char* like);
+// check_indices with at least one entry.
 Indices check_table_indptr(const Tensor& tensor, const char* argument, uint16_t device, const char* like);
 void require_memory_apart(const Tensor& written, const char* argument, const Tensor& other, const char* other_name);
 

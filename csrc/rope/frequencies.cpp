@@ -165,6 +165,19 @@ FrequenciesRef make_frequencies(const rope_frequencies_args& given) {
 
 FrequenciesRef find_frequencies(uint64_t handle) { return find_handle<const Frequencies>(HandleKind::frequencies, handle, "frequencies"); }
 
+void check_slice(int64_t head_dim, int64_t rotary_offset, int64_t rotary_dim) {
+  if (rotary_offset < 0 || rotary_offset > head_dim) {
+    fail(ROPE_ARGUMENT, "rotary_offset", text("0 to the head dimension, %lld", static_cast<long long>(head_dim)),
+         text("%lld", static_cast<long long>(rotary_offset)));
+  }
+  if (rotary_dim > head_dim - rotary_offset) {
+    fail(ROPE_ARGUMENT, "rotary_dim",
+         text("at most %lld, the head dimension %lld less the rotary offset %lld", static_cast<long long>(head_dim - rotary_offset),
+              static_cast<long long>(head_dim), static_cast<long long>(rotary_offset)),
+         text("%lld", static_cast<long long>(rotary_dim)));
+  }
+}
+
 }  // namespace rope
 
 using namespace rope;

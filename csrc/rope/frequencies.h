@@ -42,5 +42,7 @@ using FrequenciesRef = std::shared_ptr<const Frequencies>;
 
 FrequenciesRef make_frequencies(const rope_frequencies_args& args);
 FrequenciesRef find_frequencies(uint64_t handle);
+// Refuses channels [rotary_offset, rotary_offset + rotary_dim) that a head has not.
+void check_slice(int64_t head_dim, int64_t rotary_offset, int64_t rotary_dim);
 
 }  // namespace rope

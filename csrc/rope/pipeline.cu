@@ -22,8 +22,6 @@ constexpr int64_t kSharedBytes = 48 << 10;  // of a block, at most
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-bool is_float8(int dtype) { return dtype == ROPE_FLOAT8_E4M3FN || dtype == ROPE_FLOAT8_E5M2; }
-
 PipelineKernel kernel_for(int dtype, PipelineForm form) {
   switch (dtype) {
     case ROPE_FLOAT64: return pipeline_float64();
@@ -160,13 +158,13 @@ class Plan {
     out.eps = part.norm.eps;
     out.channels = static_cast<double>(part.norm.width ? part.heads * part.width : part.width);
     out.channels_inverse = 1 / out.channels;
-    out.quantised = is_float8(part.out_dtype) && part.factor != 1;
+    out.quantised = dtype_is_float8(part.out_dtype) && part.factor != 1;
     out.factor = part.factor;
     out.scaled = part.scaled && p.row_scale.data != nullptr;
     out.out_dtype = static_cast<uint8_t>(part.out_dtype);
     out.paged = part.paged;
     out.in_place = part.in_place;
-    out.float8 = is_float8(part.out_dtype);
+    out.float8 = dtype_is_float8(part.out_dtype);
     out.stopping = part.paged ? kNotStored : kNotWritten;
     out.heads = static_cast<int32_t>(part.heads);
     out.width = static_cast<int32_t>(part.width);

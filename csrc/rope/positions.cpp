@@ -39,14 +39,6 @@ void place_ids(Positions* out, const Tensor& ids, int64_t axes, const TokenGrid&
   out->dtype = ids.dtype;
 }
 
-Indices check_indices(const rope_tensor_ref& reference, const char* argument, uint16_t device, const char* like) {
-  const Tensor tensor = resolve(reference, argument);
-  require_dtype(tensor, argument, {ROPE_INT32, ROPE_INT64});
-  require_device(tensor, argument, device, like);
-  if (tensor.rank != 1) fail(ROPE_ARGUMENT, argument, text("of rank 1"), shape_text(tensor));
-  return {tensor.data, tensor.stride[0], tensor.shape[0], tensor.dtype == ROPE_INT64};
-}
-
 bool out_of_range(int64_t position) { return position > ROPE_MAX_POSITION || position < -ROPE_MAX_POSITION; }
 
 void put_whole(TokenPosition* out, int64_t axis, int64_t position) {
@@ -78,6 +70,13 @@ int64_t derived_position(const Positions& p, int64_t batch, int64_t token, int64
 
 }  // namespace
 
+Indices check_indices(const Tensor& tensor, const char* argument, uint16_t device, const char* like) {
+  require_dtype(tensor, argument, {ROPE_INT32, ROPE_INT64});
+  require_device(tensor, argument, device, like);
+  if (tensor.rank != 1) fail(ROPE_ARGUMENT, argument, text("of rank 1"), shape_text(tensor));
+  return {tensor.data, tensor.stride[0], tensor.shape[0], tensor.dtype == ROPE_INT64};
+}
+
 Positions check_positions(const rope_tensor_ref& ids, const rope_tensor_ref& indptr, const rope_tensor_ref& offsets, int64_t offset,
                           int64_t axes, const TokenGrid& grid, uint16_t device, const char* like) {
   Positions out;
@@ -96,11 +95,11 @@ Positions check_positions(const rope_tensor_ref& ids, const rope_tensor_ref& ind
   }
   if (given(indptr)) {
     require(grid.ragged, "indptr", "absent for q of rank 4", "given", "Ragged requests lie end to end: q [nnz, H, D].");
-    out.indptr = check_indices(indptr, "indptr", device, like);
+    out.indptr = check_indices(resolve(indptr, "indptr"), "indptr", device, like);
     require(out.indptr.count >= 1, "indptr", "at least one entry, a 0", "none");
   }
   if (given(offsets)) {
-    out.offsets = check_indices(offsets, "offsets", device, like);
+    out.offsets = check_indices(resolve(offsets, "offsets"), "offsets", device, like);
     const int64_t wanted = given(indptr) ? out.indptr.count - 1 : grid.batch;
     if (out.offsets.count != wanted) {
       fail(ROPE_ARGUMENT, "offsets",

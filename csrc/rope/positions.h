@@ -7,6 +7,8 @@
 
 namespace rope {
 
+struct Tensor;
+
 constexpr int64_t kMaxPositionAxes = 16;
 
 // A checked vector of int32 or int64.
@@ -38,6 +40,9 @@ struct TokenGrid {
   int64_t tokens;
   bool ragged;  // rank 2 or 3: may carry indptr
 };
+
+// A vector of int32 or int64 on the device of `like`.
+Indices check_indices(const Tensor& tensor, const char* argument, uint16_t device, const char* like);
 
 // Checks positions, indptr, offsets and offset against the grid. `like` is the device they must be on.
 Positions check_positions(const rope_tensor_ref& ids, const rope_tensor_ref& indptr, const rope_tensor_ref& offsets, int64_t offset,

@@ -32,14 +32,6 @@ struct Call {
   bool has(int part) const { return sides[part].in.data != nullptr || sides[part].in.rank > 0; }
 };
 
-void require_last_stride(const Tensor& t, const char* argument) {
-  const int last = t.rank - 1;
-  if (t.shape[last] > 1 && t.stride[last] != 1) {
-    fail(ROPE_ARGUMENT, argument, text("contiguous in its last dimension"),
-         text("a last stride of %lld", static_cast<long long>(t.stride[last])), "Use contiguous().");
-  }
-}
-
 // The four forms of q and k as [batch, tokens, heads, width]. Of rank 2 they are [nnz, H * D]: head_dim says what D is, or heads what H is.
 View view_of(const Tensor& t, int64_t head_dim, int64_t heads, const char* argument) {
   if (t.rank < 2 || t.rank > 4) fail(ROPE_ARGUMENT, argument, text("[B, S, H, D], [nnz, H, D] or [nnz, H * D]"), shape_text(t));
@@ -63,14 +55,12 @@ View view_of(const Tensor& t, int64_t head_dim, int64_t heads, const char* argum
   return {t.shape[0], t.shape[1], t.shape[2], t.shape[3], t.stride[0], t.stride[1], t.stride[2]};
 }
 
-bool is_float8(int dtype) { return dtype == ROPE_FLOAT8_E4M3FN || dtype == ROPE_FLOAT8_E5M2; }
-
 // ---- tensors in and out ----------------------------------------------------------------------------------------------------------------
 
 // The result is a tensor shaped as the input, of its dtype or, where a factor is given, float8.
 void check_tensor_output(Side& side, Part& part, const char* out_name, int64_t head_dim, int64_t heads, double factor) {
   const Tensor &in = side.in, &out = side.out;
-  if (factor != 0 ? !is_float8(out.dtype) : out.dtype != in.dtype) {
+  if (factor != 0 ? !dtype_is_float8(out.dtype) : out.dtype != in.dtype) {
     fail(ROPE_ARGUMENT, out_name,
          factor != 0 ? text("float8 where a factor is given") : text("%s like %s", dtype_name(in.dtype), side.name),
          text("%s", dtype_name(out.dtype)));
@@ -170,7 +160,7 @@ void check_part(Call& c, int index, int like, const rope_tensor_ref& in, const r
   part.factor = factor == 0 ? 1 : factor;
   if (paged) {
     check_cache_output(c, side, part, out_name);
-    if (factor != 0 && !is_float8(side.out.dtype)) {
+    if (factor != 0 && !dtype_is_float8(side.out.dtype)) {
       fail(ROPE_ARGUMENT, factor_name, text("absent for a cache that is not float8"),
            text("%g for %s", factor, dtype_name(side.out.dtype)));
     }
@@ -184,20 +174,6 @@ void check_part(Call& c, int index, int like, const rope_tensor_ref& in, const r
 }
 
 // ---- angles ----------------------------------------------------------------------------------------------------------------------------
-
-void check_slice(const Call& c, int64_t rotary_dim) {
-  const int64_t head_dim = c.first->view.width, offset = c.p.rotary_offset;
-  if (offset < 0 || offset > head_dim) {
-    fail(ROPE_ARGUMENT, "rotary_offset", text("0 to the head dimension, %lld", static_cast<long long>(head_dim)),
-         text("%lld", static_cast<long long>(offset)));
-  }
-  if (rotary_dim > head_dim - offset) {
-    fail(ROPE_ARGUMENT, "rotary_dim",
-         text("at most %lld, the head dimension %lld less the rotary offset %lld", static_cast<long long>(head_dim - offset),
-              static_cast<long long>(head_dim), static_cast<long long>(offset)),
-         text("%lld", static_cast<long long>(rotary_dim)));
-  }
-}
 
 void check_frequency_heads(const Call& c) {
   const int64_t heads = c.p.frequencies->heads;
@@ -255,7 +231,7 @@ void check_table(Call& c) {
     fail(ROPE_ARGUMENT, "cos", text("of an even number of channels, at least 2"), text("%lld", static_cast<long long>(rotary_dim)));
   }
   c.p.pairs = rotary_dim / 2;
-  check_slice(c, rotary_dim);
+  check_slice(c.first->view.width, c.p.rotary_offset, rotary_dim);
 }
 
 void check_turning(Call& c) {
@@ -276,7 +252,7 @@ void check_turning(Call& c) {
     require(a.rotary_dim == 0, "rotary_dim", "absent where frequencies are given", "given", "It is theirs.");
     axes = p.frequencies->axes;
     p.pairs = p.frequencies->pairs;
-    check_slice(c, 2 * p.pairs);
+    check_slice(c.first->view.width, p.rotary_offset, 2 * p.pairs);
     check_frequency_heads(c);
   }
   p.positions = check_positions(a.positions, a.indptr, a.offsets, a.offset, axes, p.grid, c.first->in.device, c.first->name);
@@ -345,15 +321,18 @@ void check_row_scale(Call& c) {
   c.p.parts[kPartQ].scaled = true;
 }
 
-Indices check_indices(const Call& c, const rope_tensor_ref& reference, const char* name, int64_t count) {
-  const Tensor t = resolve(reference, name);
-  require_dtype(t, name, {ROPE_INT32, ROPE_INT64});
-  require_device(t, name, c.first->in.device, c.first->name);
-  if (t.rank != 1) fail(ROPE_ARGUMENT, name, text("of rank 1"), shape_text(t));
-  if (count >= 0 && t.shape[0] != count) {
-    fail(ROPE_ARGUMENT, name, text("[%lld], one for each token of %s", static_cast<long long>(count), c.first->name), shape_text(t));
+Indices check_list(const Call& c, const rope_tensor_ref& reference, const char* name) {
+  return check_indices(resolve(reference, name), name, c.first->in.device, c.first->name);
+}
+
+Indices check_per_token(const Call& c, const rope_tensor_ref& reference, const char* name) {
+  const Indices indices = check_list(c, reference, name);
+  const int64_t tokens = c.p.grid.batch * c.p.grid.tokens;
+  if (indices.count != tokens) {
+    fail(ROPE_ARGUMENT, name, text("[%lld], one for each token of %s", static_cast<long long>(tokens), c.first->name),
+         text("[%lld]", static_cast<long long>(indices.count)));
   }
-  return {t.data, t.stride[0], t.shape[0], t.dtype == ROPE_INT64};
+  return indices;
 }
 
 // Empty tensors may have no address; their Indices still say that they are there.
@@ -366,18 +345,17 @@ Indices present(Indices indices) {
 void check_pages(Call& c) {
   const rope_rotate_args& a = c.a;
   Pages& pages = c.p.pages;
-  const int64_t tokens = c.p.grid.batch * c.p.grid.tokens;
   if (given(a.slots)) {
     require(!given(a.page_indptr) && !given(a.page_indices) && !given(a.batch_indices) && !given(a.places), "slots",
             "the only one of slots and the page table", "both");
-    pages.slots = present(check_indices(c, a.slots, "slots", tokens));
+    pages.slots = present(check_per_token(c, a.slots, "slots"));
     return;
   }
-  pages.indptr = check_indices(c, a.page_indptr, "page_indptr", -1);
+  pages.indptr = check_list(c, a.page_indptr, "page_indptr");
   require(pages.indptr.count >= 1, "page_indptr", "at least one entry, a 0", "none");
-  pages.ids = present(check_indices(c, a.page_indices, "page_indices", -1));
-  pages.batch = present(check_indices(c, a.batch_indices, "batch_indices", tokens));
-  pages.places = present(check_indices(c, a.places, "places", tokens));
+  pages.ids = present(check_list(c, a.page_indices, "page_indices"));
+  pages.batch = present(check_per_token(c, a.batch_indices, "batch_indices"));
+  pages.places = present(check_per_token(c, a.places, "places"));
 }
 
 // ---- memory apart ----------------------------------------------------------------------------------------------------------------------
