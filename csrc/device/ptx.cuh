@@ -1,4 +1,4 @@
-// PTX, one short function per instruction, named after it. Where kernels are compiled for the host they do nothing.
+// PTX, one short function per instruction, named after it. Where kernels are compiled for the host they do what it comes to, or nothing.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -69,7 +69,7 @@ __device__ __forceinline__ void keep_order() {
 #endif
 }
 
-// No instruction: the pointer, into global memory, is computed here and kept, not computed again after a wait.
+// No instruction: the pointer, null or into global memory, is computed here and kept, not computed again after a wait.
 template <class T>
 __device__ __forceinline__ void keep([[maybe_unused]] T*& pointer) {
 #if defined(__CUDA_ARCH__)

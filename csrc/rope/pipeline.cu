@@ -53,7 +53,7 @@ class Plan {
       set_parts();
     }
     set_angles();
-    swift = is_swift();
+    fast = is_fast();
     set_shape();
     set_shared();
     KernelShape shape;
@@ -62,7 +62,7 @@ class Plan {
     shape.shared = static_cast<size_t>(shared_bytes);
     shape.early = true;
     launch_kernel("pipeline_kernel",
-                  kernel_for(p.dtype, swift  ? PipelineForm::swift
+                  kernel_for(p.dtype, fast   ? PipelineForm::fast
                                       : wide ? PipelineForm::wide
                                              : PipelineForm::narrow),
                   shape, launch, k);
@@ -117,7 +117,7 @@ class Plan {
   }
 
   // Whether the kernel for what is common does it.
-  bool is_swift() const {
+  bool is_fast() const {
     const bool plain = p.positions.ids != nullptr && p.positions.dtype != ROPE_FLOAT32 && k.angles.axes == 1 && p.prefix == 0 &&
                        p.positions.indptr.data == nullptr;
     const bool ordinary =
@@ -219,8 +219,8 @@ class Plan {
 
   // ---- the shape ---------------------------------------------------------------------------------------------------------------------
 
-  int64_t sets_of_token(const KernelPart& part) const { return swift ? ceil_div(int64_t{part.heads}, k.rows) : part.heads; }
-  int64_t sets_of_task(const KernelPart& part) const { return int64_t{swift ? 1 : k.rows} << (5 - part.group); }
+  int64_t sets_of_token(const KernelPart& part) const { return fast ? ceil_div(int64_t{part.heads}, k.rows) : part.heads; }
+  int64_t sets_of_task(const KernelPart& part) const { return int64_t{fast ? 1 : k.rows} << (5 - part.group); }
 
   // Numbers the tasks of a block's tokens, or heads. Returns how many there are.
   int64_t number_tasks(int64_t block_tokens, int64_t block_heads) {
@@ -257,7 +257,7 @@ class Plan {
       most_heads = std::max<int64_t>(most_heads, part.heads);
       k.width_norm |= part.norm && part.norm_width;
     }
-    k.rows = steps > 1 && (!swift || most_heads > 1) && tokens * steps >= kStepsForTwo * launch.multiprocessors ? 2 : 1;
+    k.rows = steps > 1 && (!fast || most_heads > 1) && tokens * steps >= kStepsForTwo * launch.multiprocessors ? 2 : 1;
     int64_t block_tokens = 1, block_heads = 0;
     k.block_tokens = 0;
     if (by_heads() && k.part_count > 0) {
@@ -326,7 +326,7 @@ class Plan {
       aside = std::max(aside, ceil_div(part.width * size, 16) * 16);
       groups = std::max<int64_t>(groups, kWarp >> part.group);
     }
-    const int64_t warp_bytes = aside * groups + (wide && !swift ? k.rows * 2 * kWarp * kPipelineChunkBytes : 0);
+    const int64_t warp_bytes = aside * groups + (wide && !fast ? k.rows * 2 * kWarp * kPipelineChunkBytes : 0);
     if (fixed + warp_bytes > kSharedBytes) fail_shared(fixed, warp_bytes, aside, groups);
     if (warps * warp_bytes > kSharedBytes - fixed) {
       warps = (kSharedBytes - fixed) / warp_bytes;
@@ -345,7 +345,7 @@ class Plan {
       at += bytes;
       return static_cast<int32_t>(begin);
     };
-    k.rows_at = place(wide && !swift ? warps * k.rows * 2 * kWarp * kPipelineChunkBytes : 0);
+    k.rows_at = place(wide && !fast ? warps * k.rows * 2 * kWarp * kPipelineChunkBytes : 0);
     k.states_at = place(block_tokens * static_cast<int64_t>(sizeof(TokenState)));
     k.sums_at = place(k.width_norm ? kParts * kMaxWarps * 8 : 0);
     k.aside_at = place(warps * groups * aside);
@@ -364,7 +364,7 @@ class Plan {
   const bool moves;    // pairs change their order
   PipelineKernelParams k{};
   bool wide = false;  // chunks are of 16 bytes
-  bool swift = false;
+  bool fast = false;
   int64_t n = 1;  // elements of a chunk
   int64_t warps = 1, grid_y = 1, shared_bytes = 0;
 };

@@ -11,7 +11,7 @@ namespace rope {
 constexpr int kPipelineParts = 5;
 constexpr int kPipelineChunkBytes = 16;
 constexpr int kPipelineThreads = 256;         // of a block, at most
-constexpr int kSwiftRows = 2;                 // that a lane holds in registers, at most
+constexpr int kFastRows = 2;                  // that a lane holds in registers, at most
 constexpr size_t kPipelineTableBytes = 2304;  // of frequencies that travel as parameters
 
 // A part as the kernel sees it. A row is worked on by a group of 2^group lanes of a warp, each with a unit of two chunks at a time: both members
@@ -26,7 +26,7 @@ struct KernelPart {
   double channels, channels_inverse;  // those that the norm's mean is over, 1 / channels
   double factor;                      // of float8
   int32_t heads;
-  int32_t sets;           // of a token's heads: in the swift kernel as many in each as a lane holds, else one
+  int32_t sets;           // of a token's heads: in the fast kernel as many in each as a lane holds, else one
   uint32_t sets_inverse;  // 2^31 / sets, rounded up; 0 where a block has one token
   int32_t last_set;       // of a block
   int32_t width;
@@ -121,8 +121,8 @@ static_assert(sizeof(PipelineKernelParams) <= 4096);
 
 using PipelineKernel = void (*)(PipelineKernelParams);
 
-// narrow: chunks of one element, else of 16 bytes. swift: in registers, pipeline_swift.cuh says for what.
-enum class PipelineForm { narrow, wide, swift };
+// narrow: chunks of one element, else of 16 bytes. fast: in registers, pipeline_fast.cuh says for what.
+enum class PipelineForm { narrow, wide, fast };
 
 PipelineKernel pipeline_float16(PipelineForm form);
 PipelineKernel pipeline_bfloat16(PipelineForm form);

@@ -8,7 +8,7 @@
 
 namespace rope {
 
-constexpr int kSwiftBlocks = 4;  // of kPipelineThreads on a multiprocessor, at least: 64 registers
+constexpr int kFastBlocks = 4;  // of kPipelineThreads on a multiprocessor, at least: 64 registers
 
 template <class T, int N>
 class HeldRows {
@@ -32,7 +32,7 @@ class HeldRows {
   __device__ __forceinline__ void prefetch(const PipelineKernelParams& p) const {
     const KernelPart& part = p.parts[part_index];
 #pragma unroll
-    for (int r = 0; r < kSwiftRows; ++r) {  // a sector of 32 bytes by the lane that begins it
+    for (int r = 0; r < kFastRows; ++r) {  // a sector of 32 bytes by the lane that begins it
       if (r >= count()) break;
       if (first_chunk() * sizeof(T) % 32 == 0) ptx::prefetch_global_l2(row(part, r) + first_chunk());
       if (second_chunk() * sizeof(T) % 32 == 0) ptx::prefetch_global_l2(row(part, r) + second_chunk());
@@ -48,7 +48,7 @@ class HeldRows {
   __device__ __forceinline__ void fetch(const PipelineKernelParams& p, const char*) {
     const KernelPart& part = p.parts[part_index];
 #pragma unroll
-    for (int r = 0; r < kSwiftRows; ++r) {
+    for (int r = 0; r < kFastRows; ++r) {
       if (r > 0 && r >= count()) break;
       a[r] = load<T, N>(row(part, r) + first_chunk());
       b[r] = load<T, N>(row(part, r) + second_chunk());
@@ -57,7 +57,7 @@ class HeldRows {
 
   __device__ __forceinline__ void finish(const PipelineKernelParams& p, const char* shared) const {
     const KernelPart& part = p.parts[anew(part_index)];
-    Real inverse[kSwiftRows] = {};
+    Real inverse[kFastRows] = {};
     if (part.norm) find_inverses(part, inverse);
     const TokenState& state = state_of(p, shared, token());
     const uint32_t flags = flags_of(state);
@@ -98,10 +98,10 @@ class HeldRows {
     return {false, (unit & kHasA) != 0, (unit & kHasB) != 0, static_cast<int>(first_chunk()), static_cast<int>(second_chunk())};
   }
 
-  __device__ __forceinline__ void find_inverses(const KernelPart& part, Real (&inverse)[kSwiftRows]) const {
-    double sum[kSwiftRows];
+  __device__ __forceinline__ void find_inverses(const KernelPart& part, Real (&inverse)[kFastRows]) const {
+    double sum[kFastRows];
 #pragma unroll
-    for (int r = 0; r < kSwiftRows; ++r) {
+    for (int r = 0; r < kFastRows; ++r) {
       Real x[N], y[N];
       widen(a[r], x), widen(b[r], y);
       sum[r] = sum_of_squares(chunks(), x, y);
@@ -109,17 +109,17 @@ class HeldRows {
 #pragma unroll 1
     for (int by = (1 << part.group) / 2; by > 0; by /= 2) {
 #pragma unroll
-      for (int r = 0; r < kSwiftRows; ++r) sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], by);
+      for (int r = 0; r < kFastRows; ++r) sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], by);
     }
 #pragma unroll
-    for (int r = 0; r < kSwiftRows; ++r) inverse[r] = inverse_root<Real>(part, sum[r]);
+    for (int r = 0; r < kFastRows; ++r) inverse[r] = inverse_root<Real>(part, sum[r]);
   }
 
   // What is neither normed nor turned nor scaled: as it is, bit for bit.
   __device__ __forceinline__ void pass(const KernelPart& part, char* out) const {
     const Unit at = chunks();
 #pragma unroll
-    for (int r = 0; r < kSwiftRows; ++r, out += part.out_head) {
+    for (int r = 0; r < kFastRows; ++r, out += part.out_head) {
       if (r > 0 && r >= count()) return;
       store(reinterpret_cast<T*>(out) + at.a, a[r]);
       if (at.has_b) store(reinterpret_cast<T*>(out) + at.b, b[r]);
@@ -130,7 +130,7 @@ class HeldRows {
   __device__ __forceinline__ bool has_nan() const {
     bool any = false;
 #pragma unroll
-    for (int r = 0; r < kSwiftRows; ++r) {
+    for (int r = 0; r < kFastRows; ++r) {
       if (r > 0 && r >= count()) break;
       Real x[N], y[N];
       widen(a[r], x), widen(b[r], y);
@@ -158,13 +158,13 @@ class HeldRows {
 
   template <class Out>
   __device__ __forceinline__ void work(const PipelineKernelParams& p, const KernelPart& part, const char* shared, char* out,
-                                       const Real (&inverse)[kSwiftRows], bool norm, bool rotates, const float* scale) const {
+                                       const Real (&inverse)[kFastRows], bool norm, bool rotates, const float* scale) const {
     stay_a_branch();
     const Unit at = chunks();
     const int lane = anew(static_cast<int>(threadIdx.x)) & ((1 << part.group) - 1);
     const int angles = token() * p.token_angles + lane * static_cast<int>(sizeof(Real)) * (N / 2);
 #pragma unroll
-    for (int r = 0; r < kSwiftRows; ++r, out += part.out_head) {
+    for (int r = 0; r < kFastRows; ++r, out += part.out_head) {
       if (r > 0 && r >= count()) return;
       Real x[N], y[N];
       widen(a[r], x), widen(b[r], y);
@@ -205,11 +205,11 @@ class HeldRows {
   uint32_t heads;      // of the lane: the first, how many, and the block's token
   uint32_t unit;       // packed
   const char* source;  // the first row
-  Chunk<T, N> a[kSwiftRows], b[kSwiftRows];
+  Chunk<T, N> a[kFastRows], b[kFastRows];
 };
 
 template <class T, int N>
-__global__ void __launch_bounds__(kPipelineThreads, kSwiftBlocks) pipeline_swift(const __grid_constant__ PipelineKernelParams p) {
+__global__ void __launch_bounds__(kPipelineThreads, kFastBlocks) pipeline_fast(const __grid_constant__ PipelineKernelParams p) {
   extern __shared__ __align__(16) char shared[];
   HeldRows<T, N> rows(p, first_task_of(p));
   begin_block<Where::ids, N, RealOf<T>>(p, shared, &rows);
