@@ -1,5 +1,5 @@
 // Tables of small integers: a live tensor is taken as it is, what stands on the host becomes a temporary tensor, checked entry by entry.
-import { argumentError, checkOptions, describe } from "../arguments.ts";
+import { argumentError } from "../arguments.ts";
 import type { DeviceState } from "../device/state.ts";
 import { checkHostArray, isHostArray, uploadIntegers } from "../rope/positions.ts";
 import { checkTensor, geometryOf } from "../tensor/operations.ts";
@@ -25,21 +25,6 @@ export class Tables {
     for (const tensor of this.#made) tensor.dispose();
     this.#made.length = 0;
   }
-}
-
-/** An argument that has to be an object with known keys: `where`, a page table. A key whose value is undefined counts as not given. */
-export function checkRecord(
-  operation: string,
-  argument: string,
-  value: unknown,
-  known: readonly string[],
-  expected: string,
-): Record<string, unknown> {
-  if (typeof value !== "object" || value === null || Array.isArray(value) || ArrayBuffer.isView(value) || value instanceof Tensor) {
-    throw argumentError(operation, argument, expected, describe(value));
-  }
-  checkOptions(operation, value, known, argument);
-  return value as Record<string, unknown>;
 }
 
 /** The entries of a table on the host; undefined where only the device knows them. */
@@ -68,6 +53,12 @@ export function risingTo(most: number, what: string): EntryCheck {
     previous = value;
     return undefined;
   };
+}
+
+/** Page ids of a cache. `ends` is the indptr where it is on the host: those behind the last request's are nobody's, and may be anything. */
+export function pageIdIn(numPages: number, ends: ArrayLike<number | bigint> | undefined): EntryCheck {
+  const used = ends === undefined ? Infinity : entry(ends, ends.length - 1);
+  return (value, index) => index >= used || (value >= 0 && value < numPages) ? undefined : `a page of the cache, ${upTo(numPages)}`;
 }
 
 /** The number of requests that an indptr tells apart: one less than it has entries. */

@@ -4,13 +4,13 @@ import { resolveStream, type Stream } from "../device/stream.ts";
 import { Block } from "../native/block.ts";
 import { enums, layouts } from "../native/layouts.ts";
 import { type RotaryEmbedding, settingOf } from "../rope/embedding.ts";
-import { checkCallOptions, type Indices } from "../rope/options.ts";
+import { checkCallOptions, checkRecord, type Indices } from "../rope/options.ts";
 import { dtypes } from "../tensor/dtype.ts";
 import { denseGeometry } from "../tensor/geometry.ts";
 import { allocate, geometryOf, stateOf } from "../tensor/operations.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { cachePages, type PagedKVCache, type PagedMLACache } from "./cache.ts";
-import { checkPerRequest, checkRecord, countOf, entry, lastPageIn, onHost, requestsOf, risingTo, Tables, upTo } from "./indices.ts";
+import { checkPerRequest, countOf, entry, lastPageIn, onHost, pageIdIn, requestsOf, risingTo, Tables } from "./indices.ts";
 
 /** Which pages hold the tokens of each request. Tensors are int32 or int64. */
 export interface PageTable {
@@ -103,10 +103,7 @@ export function shiftPagedKVCache(
     const requests = requestsOf(operation, "pageTable.indptr", indptr);
     const pageEnds = tables.take(operation, "pageTable.indptr", indptr, state, risingTo(ids, "page ids"));
     const ends = onHost(indptr);
-    const used = ends === undefined ? Infinity : entry(ends, requests); // page ids behind the last request's are nobody's
-    const pageIds = tables.take(operation, "pageTable.indices", indices, state, (value, index) => {
-      return index >= used || (value >= 0 && value < numPages) ? undefined : `a page of the cache, ${upTo(numPages)}`;
-    });
+    const pageIds = tables.take(operation, "pageTable.indices", indices, state, pageIdIn(numPages, ends));
     checkPerRequest(operation, "pageTable.lastPageLen", lastPageLen, requests);
     const lengths = tables.take(operation, "pageTable.lastPageLen", lastPageLen, state, lastPageIn(pageSize, ends));
     let deltas: Tensor | null = null;

@@ -1,12 +1,12 @@
 // Where appended tokens go: the public forms, and the tensors that the pipeline takes.
 import { argumentError } from "../arguments.ts";
 import type { DeviceState } from "../device/state.ts";
-import type { Indices } from "../rope/options.ts";
+import { checkRecord, type Indices } from "../rope/options.ts";
 import type { ResolvedTarget } from "../rope/pipeline.ts";
 import { stateOf } from "../tensor/operations.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import type { CachePages } from "./cache.ts";
-import { checkRecord, countOf, entry, type EntryCheck, onHost, requestsOf, risingTo, Tables, upTo } from "./indices.ts";
+import { countOf, entry, type EntryCheck, onHost, pageIdIn, requestsOf, risingTo, Tables, upTo } from "./indices.ts";
 
 /** Tokens that go to places in the pages of their requests: FlashInfer's form. Tensors are int32 or int64. */
 export interface PageTarget {
@@ -87,12 +87,7 @@ export class TargetTables implements ResolvedTarget {
     const requests = requestsOf(operation, "where.indptr", indptr);
     this.indptr = this.#tables.take(operation, "where.indptr", indptr, state, risingTo(ids, "page ids"));
     const ends = onHost(indptr);
-
-    // Page ids behind the last request's are nobody's.
-    const used = ends === undefined ? Infinity : entry(ends, requests);
-    this.indices = this.#tables.take(operation, "where.indices", indices, state, (value, index) => {
-      return index >= used || (value >= 0 && value < numPages) ? undefined : `a page of the cache, ${upTo(numPages)}`;
-    });
+    this.indices = this.#tables.take(operation, "where.indices", indices, state, pageIdIn(numPages, ends));
     this.batchIndices = this.#perToken(operation, "where.batchIndices", batchIndices, tokens, state, (value) => {
       return value >= -1 && value < requests ? undefined : `a request, ${upTo(requests)}, or -1 to skip the token`;
     });

@@ -5,10 +5,10 @@ import { type CachePages, cachePages, type PagedKVCache, type PagedMLACache } fr
 import type { AppendTarget } from "../kv/target.ts";
 import type { Float8DType } from "../tensor/dtype.ts";
 import { allocate, checkTensor, geometryOf, stateOf } from "../tensor/operations.ts";
-import { Tensor } from "../tensor/tensor.ts";
+import type { Tensor } from "../tensor/tensor.ts";
 import { appendRotated, checkRows, checkValues, isFloat8 } from "./appending.ts";
 import { runFused } from "./fused.ts";
-import { checkCallOptions, checkQueryKey, checkQueryRank, quantizeKeys, type QuantizeOptions } from "./options.ts";
+import { checkCallOptions, checkQueryKey, checkQueryRank, checkRecord, quantizeKeys, type QuantizeOptions } from "./options.ts";
 import { PipelineCall } from "./pipeline.ts";
 import { checkFloat8, checkNope, checkScale, quantizeFp8Keys, type QuantizeFp8Options, withHeads } from "./quantize.ts";
 import { resolveSource, sourceKeys, type SourceOptions } from "./source.ts";
@@ -126,13 +126,7 @@ function checkFloat8Pages(
 
 function checkOut(operation: string, out: unknown, hasNope: boolean, dtype: Float8DType): { q: Tensor | null; qNope: Tensor | null } {
   if (out === undefined) return { q: null, qNope: null };
-  if (typeof out !== "object" || out === null || Array.isArray(out) || ArrayBuffer.isView(out) || out instanceof Tensor) {
-    throw argumentError(operation, "out", "an object with q and perhaps qNope", describe(out));
-  }
-  for (const key in out) {
-    if (key !== "q" && key !== "qNope") throw argumentError(operation, "out", "an object with q and perhaps qNope", `the key ${key}`);
-  }
-  const { q, qNope } = out as { q?: unknown; qNope?: unknown };
+  const { q, qNope } = checkRecord(operation, "out", out, ["q", "qNope"], "an object with q and perhaps qNope");
   if (!hasNope && qNope !== undefined && qNope !== null) {
     throw argumentError(operation, "out.qNope", "absent, for there is no qNope", describe(qNope));
   }

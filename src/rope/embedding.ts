@@ -35,7 +35,7 @@ import {
 } from "./options.ts";
 import { checkAxesPlacement, isPlaced } from "./placement.ts";
 import { checkQScaling, type QFactors, qScaleAt, type QScaling } from "./q_scale.ts";
-import { rotateInto, rotateOutOfPlace, type Setting } from "./rotate.ts";
+import { outOfPlace, rotateInto, type Setting } from "./rotate.ts";
 import { resolveRule } from "./rules.ts";
 import { defaultMaxSeqLen, type RopeScaling } from "./scaling.ts";
 
@@ -307,7 +307,7 @@ export class RotaryEmbedding {
   forward(q: Tensor, k: Tensor | null, options?: ForwardOptions): [Tensor, Tensor | null] {
     const operation = "RotaryEmbedding.forward";
     this.#check(operation, q, k, options, forwardKeys);
-    return rotateOutOfPlace(operation, this.#setting, q, k, options?.positions, options?.out, options);
+    return outOfPlace(operation, rotateInto, this.#setting, q, k, options?.positions, options?.out, options);
   }
 
   /**
@@ -346,7 +346,9 @@ export class RotaryEmbedding {
     const operation = "RotaryEmbedding.rotate";
     checkTensor(operation, "x", x);
     this.#check(operation, x, null, options, forwardKeys);
-    if (options?.out === undefined) return rotateOutOfPlace(operation, this.#setting, x, null, options?.positions, undefined, options)[0];
+    if (options?.out === undefined) {
+      return outOfPlace(operation, rotateInto, this.#setting, x, null, options?.positions, undefined, options)[0];
+    }
     const out = checkTensor(operation, "out", options.out);
     rotateInto(operation, this.#setting, x, null, out, null, options.positions, options);
     return out;

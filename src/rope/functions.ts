@@ -14,7 +14,7 @@ import {
   type RopeInplaceOptions,
   type RopeOptions,
 } from "./options.ts";
-import { rotateInto, rotateOutOfPlace, type Setting } from "./rotate.ts";
+import { outOfPlace, rotateInto, type Setting } from "./rotate.ts";
 
 /** Options of {@linkcode applyRope}: those of every rotation, and where the tokens stand. */
 export type ApplyRopeOptions = RopeOptions & Omit<PlacementOptions, "positions">;
@@ -59,7 +59,7 @@ function prepare(operation: Operation, llama31: boolean, q: Tensor, k: Tensor | 
 
 function rotated(operation: Operation, llama31: boolean, q: Tensor, k: Tensor | null, o: AnyOptions | undefined): [Tensor, Tensor | null] {
   const setting = prepare(operation, llama31, q, k, o);
-  return rotateOutOfPlace(operation, setting, q, k, undefined, o?.out, o);
+  return outOfPlace(operation, rotateInto, setting, q, k, undefined, o?.out, o);
 }
 
 function inplace(operation: Operation, llama31: boolean, q: Tensor, k: Tensor | null, o: AnyOptions | undefined): void {
@@ -77,7 +77,7 @@ function rotatedAt(
   o: AnyOptions | undefined,
 ): [Tensor, Tensor | null] {
   const setting = prepare(operation, llama31, q, k, o);
-  return rotateOutOfPlace(operation, setting, q, k, present(operation, positions), o?.out, o);
+  return outOfPlace(operation, rotateInto, setting, q, k, present(operation, positions), o?.out, o);
 }
 
 function inplaceAt(

@@ -10,7 +10,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { resolveNorm, resolveRowScale } from "./norm.ts";
 import { type FusedOptions, type Indices, type InplaceOptions, inverseFlag } from "./options.ts";
 import { PipelineCall } from "./pipeline.ts";
-import { checkSeqLen, isPlaced, severalPlacements } from "./placement.ts";
+import { checkOffset, checkSeqLen, isPlaced } from "./placement.ts";
 import { checkTableRows, resolveIndptr, resolveOffsets, resolvePositions } from "./positions.ts";
 import type { Setting } from "./rotate.ts";
 
@@ -96,11 +96,7 @@ function fill(
 ): void {
   if (geometryOf(q).shape.length === 2) call.headDim = setting.headDim;
   if (options !== undefined) {
-    const ragged = options.indptr !== undefined || options.offsets !== undefined;
-    if (options.offset !== undefined) {
-      if (given !== undefined || ragged) throw severalPlacements(operation, options);
-      call.offset = checkInteger(operation, "offset", options.offset);
-    } else if (given !== undefined && ragged) throw severalPlacements(operation, options);
+    call.offset = checkOffset(operation, given, options);
     if (options.inverse !== undefined) call.flags |= inverseFlag(operation, options.inverse);
     if (options.headDim !== undefined) call.headDim = checkInteger(operation, "headDim", options.headDim, 1);
     if (options.contextLength !== undefined) checkInteger(operation, "contextLength", options.contextLength, 1);

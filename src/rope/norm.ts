@@ -1,9 +1,9 @@
 // Norms and row scales, from options to what the pipeline takes.
-import { argumentError, checkBoolean, checkChoice, describe, quote } from "../arguments.ts";
+import { argumentError, checkBoolean, checkChoice, describe } from "../arguments.ts";
 import { enums } from "../native/layouts.ts";
 import { checkTensor, geometryOf, stateOf } from "../tensor/operations.ts";
 import { Tensor } from "../tensor/tensor.ts";
-import { normKeys, type NormOptions } from "./options.ts";
+import { checkRecord, normKeys, type NormOptions } from "./options.ts";
 import type { ResolvedNorm } from "./pipeline.ts";
 import { checkHostArray } from "./positions.ts";
 
@@ -12,14 +12,8 @@ const widths = ["head", "width"] as const;
 
 /** Checks `qNorm` or `kNorm`, which is `argument`. */
 export function resolveNorm(operation: string, argument: string, value: unknown): ResolvedNorm {
-  if (typeof value !== "object" || value === null || Array.isArray(value) || value instanceof Tensor) {
-    throw argumentError(operation, argument, "an object with eps and perhaps a weight", describe(value));
-  }
-  for (const key in value) {
-    if (normKeys.includes(key) || (value as Record<string, unknown>)[key] === undefined) continue;
-    throw argumentError(operation, argument, `an object with the keys ${normKeys.join(", ")}`, `the key ${quote(key)}`);
-  }
-  const { weight, eps, when, over, unitOffset } = value as Partial<NormOptions>;
+  const record = checkRecord(operation, argument, value, normKeys, "an object with eps and perhaps a weight");
+  const { weight, eps, when, over, unitOffset } = record as Partial<NormOptions>;
   if (typeof eps !== "number" || !(eps >= 0 && eps < Infinity)) {
     const advice = eps === undefined ? "It is the model's rms_norm_eps, 1e-6 for most." : undefined;
     throw argumentError(operation, `${argument}.eps`, "a finite number of at least 0", describe(eps), advice);

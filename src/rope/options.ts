@@ -248,6 +248,21 @@ export function checkRotaryDim(operation: string, argument: string, value: unkno
   throw argumentError(operation, argument, "even and at least 2", String(rotaryDim), "Channels rotate in pairs.");
 }
 
+/** An argument that has to be an object with known keys: a page table, a norm. A key whose value is undefined counts as not given. */
+export function checkRecord(
+  operation: string,
+  argument: string,
+  value: unknown,
+  known: readonly string[],
+  expected: string,
+): Record<string, unknown> {
+  if (typeof value !== "object" || value === null || Array.isArray(value) || ArrayBuffer.isView(value) || value instanceof Tensor) {
+    throw argumentError(operation, argument, expected, describe(value));
+  }
+  checkOptions(operation, value, known, argument);
+  return value as Record<string, unknown>;
+}
+
 /** Options of a call: an object with known keys. A Tensor among the objects is a mistake of places. */
 export function checkCallOptions(operation: string, options: unknown, known: readonly string[]): void {
   if (options instanceof Tensor) {

@@ -2,7 +2,7 @@
 import { argumentError, checkInteger, describe } from "../arguments.ts";
 import { geometryOf } from "../tensor/operations.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { placementKeys, type PlacementOptions } from "./options.ts";
+import { type Indices, placementKeys, type PlacementOptions } from "./options.ts";
 
 /** Whether any option says where the tokens stand. */
 export function isPlaced(options: PlacementOptions | undefined): boolean {
@@ -10,8 +10,18 @@ export function isPlaced(options: PlacementOptions | undefined): boolean {
     (options.positions !== undefined || options.offset !== undefined || options.indptr !== undefined || options.offsets !== undefined);
 }
 
-/** The error of more than one of positions, offset and indptr/offsets. */
-export function severalPlacements(operation: string, options: PlacementOptions): Error {
+/** `offset`, or 0, where no more than one of positions, offset and indptr/offsets is given; `positions` are the call's. */
+export function checkOffset(operation: string, positions: Indices | undefined, options: PlacementOptions): number {
+  const { offset } = options;
+  const isRagged = options.indptr !== undefined || options.offsets !== undefined;
+  if (offset !== undefined ? positions !== undefined || isRagged : positions !== undefined && isRagged) {
+    throw severalPlacements(operation, options);
+  }
+  return offset === undefined ? 0 : checkInteger(operation, "offset", offset);
+}
+
+/** The error of more than one of them. */
+function severalPlacements(operation: string, options: PlacementOptions): Error {
   const given = placementKeys.filter((name) => options[name as keyof PlacementOptions] !== undefined);
   if (given[0] !== "positions" && given.length < 2) given.unshift("positions");
   return argumentError(

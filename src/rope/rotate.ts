@@ -7,7 +7,7 @@ import { allocateLike, geometryOf, stateOf } from "../tensor/operations.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { isFused, rotateFused } from "./fused.ts";
 import { checkOut, type Indices, type InplaceOptions, inverseFlag } from "./options.ts";
-import { checkSeqLen, severalPlacements } from "./placement.ts";
+import { checkOffset, checkSeqLen } from "./placement.ts";
 import { resolveIndptr, resolveOffsets, resolvePositions } from "./positions.ts";
 
 /** What a rotation is besides its tensors and its options. One object per embedding; the functional calls reuse one among them. */
@@ -57,11 +57,7 @@ export function rotateInto(
     givenStream = options.stream;
     givenIndptr = options.indptr;
     givenOffsets = options.offsets;
-    const ragged = givenIndptr !== undefined || givenOffsets !== undefined;
-    if (options.offset !== undefined) {
-      if (given !== undefined || ragged) throw severalPlacements(operation, options);
-      offset = checkInteger(operation, "offset", options.offset);
-    } else if (given !== undefined && ragged) throw severalPlacements(operation, options);
+    offset = checkOffset(operation, given, options);
     if (options.inverse !== undefined) flags |= inverseFlag(operation, options.inverse);
     if (options.headDim !== undefined) headDim = checkInteger(operation, "headDim", options.headDim, 1);
     if (options.contextLength !== undefined) checkInteger(operation, "contextLength", options.contextLength, 1);
@@ -103,19 +99,32 @@ export function rotateInto(
   }
 }
 
-/** Rotates into `out`, or into new tensors of the shapes and dtypes of q and k. */
-export function rotateOutOfPlace(
+/** How q and k become qOut and kOut: {@linkcode rotateInto}, or by a table. */
+type Rotate<How, Options> = (
   operation: string,
-  setting: Setting,
+  how: How,
+  q: Tensor,
+  k: Tensor | null,
+  qOut: Tensor,
+  kOut: Tensor | null,
+  positions: Indices | undefined,
+  options: Options | undefined,
+) => void;
+
+/** Rotates into `out`, or into new tensors of the shapes and dtypes of q and k. */
+export function outOfPlace<How, Options extends { readonly stream?: Stream | undefined }>(
+  operation: string,
+  rotate: Rotate<How, Options>,
+  how: How,
   q: Tensor,
   k: Tensor | null,
   positions: Indices | undefined,
   out: unknown,
-  options: InplaceOptions | undefined,
+  options: Options | undefined,
 ): [Tensor, Tensor | null] {
   if (out !== undefined) {
     const [qOut, kOut] = checkOut(operation, out, k);
-    rotateInto(operation, setting, q, k, qOut, kOut, positions, options);
+    rotate(operation, how, q, k, qOut, kOut, positions, options);
     return [qOut, kOut];
   }
   const stream = resolveStream(operation, options?.stream, stateOf(q));
@@ -123,7 +132,7 @@ export function rotateOutOfPlace(
   let kOut: Tensor | null = null;
   try {
     if (k !== null) kOut = allocateLike(operation, k, stream);
-    rotateInto(operation, setting, q, k, qOut, kOut, positions, options);
+    rotate(operation, how, q, k, qOut, kOut, positions, options);
     return [qOut, kOut];
   } catch (error) {
     qOut.dispose();

@@ -1,14 +1,13 @@
 // Rotations by a table of cosines and sines, FlashInfer's and vLLM's: the caller's values in place of frequencies.
 import { argumentError, checkInteger, describe } from "../arguments.ts";
 import { resolveStream } from "../device/stream.ts";
-import { allocateLike, checkTensor, geometryOf, stateOf } from "../tensor/operations.ts";
+import { checkTensor, geometryOf, stateOf } from "../tensor/operations.ts";
 import { Tensor } from "../tensor/tensor.ts";
 import { runFused } from "./fused.ts";
 import {
   callKeys,
   type CallOptions,
   checkCallOptions,
-  checkOut,
   checkPairing,
   checkQueryKey,
   checkRotaryDim,
@@ -18,7 +17,7 @@ import {
   refuseOut,
 } from "./options.ts";
 import { PipelineCall } from "./pipeline.ts";
-import type { Setting } from "./rotate.ts";
+import { outOfPlace, type Setting } from "./rotate.ts";
 
 /**
  * Cosines and sines, a row for each position: one tensor [max, R], in whose rows the R/2 cosines stand before the R/2 sines; or two, [max,
@@ -103,7 +102,7 @@ function rotateByTable(
   k: Tensor | null,
   qOut: Tensor,
   kOut: Tensor | null,
-  positions: Indices | null,
+  positions: Indices | undefined,
   options: CallOptions | undefined,
 ): void {
   const stream = resolveStream(operation, options?.stream, stateOf(q));
@@ -112,7 +111,7 @@ function rotateByTable(
   call.k = k;
   call.qOut = qOut;
   call.kOut = kOut;
-  runFused(operation, call, source.setting, positions ?? undefined, options, stream, null);
+  runFused(operation, call, source.setting, positions, options, stream, null);
 }
 
 function checked(
@@ -185,23 +184,7 @@ export function applyRopeWithCosSinCache(
 ): [Tensor, Tensor | null] {
   const operation = "applyRopeWithCosSinCache";
   const source = checked(operation, q, k, positions, cache, options, keys);
-  if (options?.out !== undefined) {
-    const [qOut, kOut] = checkOut(operation, options.out, k);
-    rotateByTable(operation, source, q, k, qOut, kOut, positions, options);
-    return [qOut, kOut];
-  }
-  const stream = resolveStream(operation, options?.stream, stateOf(q));
-  const qOut = allocateLike(operation, q, stream);
-  let kOut: Tensor | null = null;
-  try {
-    if (k !== null) kOut = allocateLike(operation, k, stream);
-    rotateByTable(operation, source, q, k, qOut, kOut, positions, options);
-    return [qOut, kOut];
-  } catch (error) {
-    qOut.dispose();
-    kOut?.dispose();
-    throw error;
-  }
+  return outOfPlace(operation, rotateByTable, source, q, k, positions ?? undefined, options?.out, options);
 }
 
 /**
@@ -228,5 +211,5 @@ export function applyRopeWithCosSinCacheInplace(
   const operation = "applyRopeWithCosSinCacheInplace";
   refuseOut(operation, options);
   const source = checked(operation, q, k, positions, cache, options, inplaceKeys);
-  rotateByTable(operation, source, q, k, q, k, positions, options);
+  rotateByTable(operation, source, q, k, q, k, positions ?? undefined, options);
 }
