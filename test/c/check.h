@@ -199,4 +199,11 @@ static inline rope_tensor_ref no_tensor(void) {
   return r;
 }
 
+static inline void release_frequencies(uint64_t handle) {
+  rope_frequencies_args args;
+  START(args);
+  args.frequencies = handle;
+  CHECK_OK(rope_frequencies_release(&args, record()));
+}
+
 #endif

@@ -51,13 +51,6 @@ static uint64_t create(int64_t rotary_dim, int64_t axes, int64_t heads, const do
   return args.frequencies;
 }
 
-static void release(uint64_t handle) {
-  rope_frequencies_args args;
-  START(args);
-  args.frequencies = handle;
-  CHECK_OK(rope_frequencies_release(&args, record()));
-}
-
 // Requests of pages {4, 1}, {}, {0}, {5, 2}; page 3 is nobody's. They hold 7, 0, 1 and 8 places.
 static rope_shift_args start_shift(void) {
   static const int64_t first_indptr[kRequests + 1] = {0, 2, 2, 3, 5}, first_last[kRequests] = {3, 0, 1, 4};
@@ -381,8 +374,8 @@ static void test_dtypes(void) {
       check(0, __FILE__, __LINE__, "a shifted cache is its rows rotated");
     }
     CHECK(fences_whole(memory, kLongCache * 4));
-    release(one);
-    release(scaled);
+    release_frequencies(one);
+    release_frequencies(scaled);
   }
   free_fenced(memory);
 }
@@ -406,7 +399,7 @@ static void test_still(void) {
   }
   CHECK(same && memcmp(bytes, saved, kCache) != 0 && fences_whole(bytes, kCache));
   free_fenced(bytes);
-  release(some);
+  release_frequencies(some);
 }
 
 static void test_refusals(void) {
@@ -458,8 +451,8 @@ static void test_refusals(void) {
   REFUSED(ROPE_DEVICE, "page_indices", ids_tensor.device = ROPE_CUDA << 8);
   REFUSED(ROPE_DEVICE, "cache", cache_tensor.device = ROPE_CUDA << 8);
   REFUSED(ROPE_DEVICE, "deltas", deltas_tensor.device = ROPE_CUDA << 8);
-  release(axes);
-  release(heads);
+  release_frequencies(axes);
+  release_frequencies(heads);
 }
 
 // Recorded operations read the tables when they run.
@@ -514,7 +507,7 @@ int main(void) {
   test_still();
   test_refusals();
   test_graph();
-  release(frequencies);
+  release_frequencies(frequencies);
   free_fenced(cache);
   free_fenced(owners);
   free_fenced(ids);

@@ -37,7 +37,7 @@ uint64_t create_frequencies(uint64_t realm, int64_t rotary_dim) {
   return WORKS(rope_frequencies_create(&args, record())) ? args.frequencies : 0;
 }
 
-void release_frequencies(uint64_t handle) {
+void try_to_release(uint64_t handle) {
   auto args = start<rope_frequencies_args>();
   args.frequencies = handle;
   if (handle != 0) WORKS(rope_frequencies_release(&args, record()));
@@ -55,7 +55,7 @@ void rotate(uint64_t stream, int64_t tokens, int64_t rotary_dim) {
   args.q = ref(&q);
   args.q_out = ref(&q_out);
   WORKS(rope_rotate(&args, record()));
-  release_frequencies(frequencies);
+  try_to_release(frequencies);
 }
 
 void use_abi() {

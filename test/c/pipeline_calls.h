@@ -129,11 +129,7 @@ struct Call {
     prefix = turns && random.chance(30) ? random.between(1, 5) : 0;
   }
   ~Call() {
-    if (frequencies == 0) return;
-    rope_frequencies_args args;
-    START(args);
-    args.frequencies = frequencies;
-    CHECK_OK(rope_frequencies_release(&args, record()));
+    if (frequencies != 0) release_frequencies(frequencies);
   }
   Call(const Call&) = delete;
 

@@ -20,13 +20,6 @@ static uint64_t create_frequencies(int64_t rotary_dim, double theta) {
   return args.frequencies;
 }
 
-static void release_frequencies(uint64_t handle) {
-  rope_frequencies_args args;
-  START(args);
-  args.frequencies = handle;
-  CHECK_OK(rope_frequencies_release(&args, record()));
-}
-
 static void poison_outputs(void) {
   memset(q_out_data, kPoison, kQ * sizeof(float));
   memset(k_out_data, kPoison, kK * sizeof(float));
