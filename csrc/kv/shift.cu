@@ -89,8 +89,7 @@ __device__ __forceinline__ float2 widen_two(const E5m2* two) {  // the upper hal
 template <class T, int N>
 __device__ __forceinline__ void widen_chunk(const Chunk<T, N>& chunk, float (&out)[N]) {
   if constexpr (sizeof(T) > 1) {
-#pragma unroll
-    for (int i = 0; i < N; ++i) out[i] = widen(chunk.at[i]);
+    widen(chunk, out);
   } else if constexpr (N > 1) {
 #pragma unroll
     for (int i = 0; i < N; i += 2) {
