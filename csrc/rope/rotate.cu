@@ -2,14 +2,12 @@
 #include "positions.cuh"
 
 namespace rope {
-namespace {
 
 // Nothing to rotate, but an indptr to look at.
 __global__ void check_indptr_kernel(const __grid_constant__ Indices indptr, int64_t tokens, CudaMailbox* mailbox) {
   report_indptr(indptr, tokens, mailbox);
 }
 
-}  // namespace
 }  // namespace rope
 
 // The rest is the host's, and need not be read again for each architecture.
