@@ -248,10 +248,3 @@ inline uint64_t create_frequencies(int64_t rotary_dim, double theta = 10000) {
   args.theta = theta;
   return create_frequencies(args);
 }
-
-inline void release_frequencies(uint64_t handle) {
-  rope_frequencies_args args;
-  START(args);
-  args.frequencies = handle;
-  CHECK_OK(rope_frequencies_release(&args, record()));
-}
